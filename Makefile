@@ -1,0 +1,42 @@
+# Two commands: `make demo` shows what it does, `make test` checks all of it. Both make the
+# environment where it is missing. PIP_ARGS is passed to pip, for another build of torch say.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+
+.PHONY: install demo test lint types imports bench tables clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("whatwhere needs Python 3.11 to 3.13; set PYTHON=" * (not (3, 11) <= sys.version_info[:2] <= (3, 13)))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev,parquet]'
+	touch $@
+
+demo: install
+	rm -rf demo-run
+	$(BIN)/whatwhere demo --out demo-run
+
+test: install lint types imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/pyright
+
+imports: install
+	$(BIN)/lint-imports
+
+bench: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
+
+tables: install
+	$(BIN)/python docs/tables.py
+
+clean:
+	rm -rf .venv demo-run
