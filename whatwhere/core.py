@@ -1,0 +1,100 @@
+"""What flows through the house, and what a module may be able to do with it."""
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:  # importing torch takes a second, and the command line's --help needs none of it
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+UNLABELED = -1
+"""The label of an image whose class is not known; scikit-learn's convention."""
+
+
+class InputError(ValueError):
+    """What the user can mend: one line that says what was wrong, where, and the way out."""
+
+
+class Batch(NamedTuple):
+    """B rows of a data set.
+
+    Attributes
+    ----------
+    x : Tensor (B, C, H, W)
+        float32; images in [0, 1].
+    y : Tensor (B,)
+        int64; the class, 0 to n_classes - 1, or `UNLABELED`.
+    rows : Tensor (B,)
+        int64; which rows of the data set these are.
+    """
+
+    x: "Tensor"
+    y: "Tensor"
+    rows: "Tensor"
+
+
+Terms = Mapping[str, "Tensor"]
+"""Weighted scalars by name; the loss is their sum, and only that."""
+
+Objective = Callable[[Any, Batch], Terms]
+"""(module, batch) -> terms: a function, or an `nn.Module` if it has state (persistent chains)."""
+
+
+def key(*counters: int | str) -> int:
+    """Return a seed in [0, 2**63) that depends on the counters, and on nothing else.
+
+    Streams of random numbers remember who drew from them; counters do not. Seeding from
+    (seed, stage, epoch, step, update) makes a resumed run, another number of processes and a
+    monitor that also draws numbers agree by construction.
+    """
+    digest = blake2b(repr(counters).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@contextmanager
+def seeded(*counters: int | str) -> "Iterator[None]":
+    """Draw from `key(*counters)` inside the block; leave the caller's random stream as it was."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(key(*counters))
+        yield
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Gives features, (B, K)."""
+
+    def encode(self, x: "Tensor") -> "Tensor":
+        """Return the features of images x (B, C, H, W)."""
+        ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """Gives class scores before the softmax, (B, n_classes)."""
+
+    def logits(self, x: "Tensor") -> "Tensor":
+        """Return the scores."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Gives the images rebuilt from their own code, (B, C, H, W)."""
+
+    def reconstruct(self, x: "Tensor") -> "Tensor":
+        """Return the rebuilt images."""
+        ...
+
+
+@runtime_checkable
+class HasFilters(Protocol):
+    """Has filters that read like small images, (K, C, h, w)."""
+
+    def filters(self) -> "Tensor | None":
+        """Return the filters, or None where no layer looks at the image."""
+        ...
