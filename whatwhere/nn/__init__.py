@@ -1,0 +1,1 @@
+"""Layers and maps without an opinion on training."""

@@ -1,0 +1,231 @@
+"""The encoder and decoder of convolutional nets written as an architecture.
+
+A convolution is  u[i, j, r] = Σ_{k,p,q} x[i + p, j + q, k] h[p, q, k, r] + b[r]  (eq. 1),
+same-padded, then batch normalization where asked for, then ReLU. The decoder mirrors the encoder
+layer by layer.
+
+References
+----------
+LeCun et al. Backpropagation applied to handwritten zip code recognition. 1989.
+Zeiler, Krishnan, Taylor, Fergus. Deconvolutional networks. CVPR 2010.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from whatwhere.nn.architecture import Conv, Layer, Pool
+from whatwhere.nn.where import WhatWhere, cells
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+
+class Code(NamedTuple):
+    """What an image became on its way up; lists hold the pooled levels, lowest first.
+
+    Attributes
+    ----------
+    top : Tensor (B, C, h, w) or (B, K)
+        What the last layer gave.
+    what, where : list of Tensor (B, C_m, h_m, w_m)
+        Both halves of each pooled level.
+    """
+
+    top: Tensor
+    what: list[Tensor]
+    where: list[Tensor]
+
+
+class Rebuilt(NamedTuple):
+    """What the decoder made of a code.
+
+    Attributes
+    ----------
+    image : Tensor (B, C, H, W)
+        Not squashed: values may leave [0, 1].
+    what : list of (Tensor or None)
+        x̃_m, the map that was unpooled at each level, lowest first; None at the top where the code
+        itself was unpooled, so that there is nothing to compare.
+    """
+
+    image: Tensor
+    what: list[Tensor | None]
+
+
+def same_conv(n_in: int, n_out: int, size: int, *, bias: bool = True) -> nn.Module:
+    """Return a convolution, zero-padded so that a map keeps its size; even kernels lean right."""
+    if size % 2:
+        return nn.Conv2d(n_in, n_out, size, padding=size // 2, bias=bias)
+    near, far = (size - 1) // 2, size // 2
+    return nn.Sequential(
+        nn.ZeroPad2d((near, far, near, far)), nn.Conv2d(n_in, n_out, size, bias=bias)
+    )
+
+
+def same_deconv(n_in: int, n_out: int, size: int, *, bias: bool = True) -> nn.Module:
+    """Return the transpose of `same_conv`, from (B, n_in, H, W) down to (B, n_out, H, W)."""
+    if size % 2:
+        return nn.ConvTranspose2d(n_in, n_out, size, padding=size // 2, bias=bias)
+    near, far = -((size - 1) // 2), -(size // 2)  # negative: crops
+    return nn.Sequential(
+        nn.ConvTranspose2d(n_in, n_out, size, bias=bias), nn.ZeroPad2d((near, far, near, far))
+    )
+
+
+def _block(linear: nn.Module, norm: nn.Module | None, *, rectify: bool = True) -> nn.Sequential:
+    layers = [linear, norm, nn.ReLU() if rectify else None]
+    return nn.Sequential(*(layer for layer in layers if layer is not None))
+
+
+def _initialize(net: nn.Module) -> None:
+    """Draw weights that keep the variance through ReLUs (He et al. 2015), and biases of 0."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            # A transposed convolution stores (in, out, ...): its inputs a pixel are torch's
+            # fan_out.
+            mode = "fan_out" if isinstance(layer, nn.ConvTranspose2d) else "fan_in"
+            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class Encoder(nn.Module):
+    """Convolutions, what-where pools and dense layers, as an architecture says.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Bottom first; see `whatwhere.nn.architecture.parse`.
+    shape : (C, H, W)
+        Of one image.
+    batch_norm : bool
+        Normalize each map (each dense unit) over the batch before its ReLU.
+    pool : callable (size) -> WhatWhere
+        The kind of *where*.
+
+    Attributes
+    ----------
+    shapes : list of tuple
+        The shape below each layer and, last, that of the top.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shape: Shape,
+        *,
+        batch_norm: bool = True,
+        pool: Callable[[int], WhatWhere] = WhatWhere,
+    ) -> None:
+        super().__init__()
+        self.layers, self.batch_norm = tuple(layers), batch_norm
+        self.steps = nn.ModuleList()
+        self.shapes: list[tuple[int, ...]] = [tuple(shape)]
+        for place, layer in enumerate(layers):
+            below = self.shapes[-1]
+            pooled = isinstance(layers[place + 1], Pool) if place + 1 < len(layers) else False
+            if isinstance(layer, Pool):
+                step = pool(layer.size)
+                above = (below[0], *(cells(length, step.size, step.stride) for length in below[1:]))
+            elif isinstance(layer, Conv):
+                step = _block(
+                    same_conv(below[0], layer.maps, layer.size, bias=not batch_norm),
+                    nn.BatchNorm2d(layer.maps) if batch_norm else None,
+                    rectify=not pooled,  # the pool does it
+                )
+                above = (layer.maps, *below[1:])
+            else:
+                step = _block(
+                    nn.Linear(prod(below), layer.units, bias=not batch_norm),
+                    nn.BatchNorm1d(layer.units) if batch_norm else None,
+                )
+                above = (layer.units,)
+            self.steps.append(step)
+            self.shapes.append(above)
+        _initialize(self)
+
+    def forward(self, x: Tensor) -> Code:
+        """Return the code of images x (B, C, H, W)."""
+        whats, wheres = [], []
+        for below, layer, step in zip((None, *self.layers), self.layers, self.steps, strict=False):
+            if isinstance(step, WhatWhere):
+                x, where = step.pool(x, rectify=isinstance(below, Conv))
+                whats.append(x)
+                wheres.append(where)
+            else:
+                x = step(x if isinstance(layer, Conv) else x.flatten(1))
+        return Code(x, whats, wheres)
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers the top holds."""
+        return prod(self.shapes[-1])
+
+    def filters(self) -> Tensor | None:
+        """Return the filters that look at the image, (K, C, h, w), or None where no layer does."""
+        for layer, step in zip(self.layers, self.steps, strict=True):
+            if isinstance(layer, Pool):
+                continue
+            weight = next(step.parameters()).detach()
+            shape = self.shapes[0]
+            if isinstance(layer, Conv):
+                return weight
+            return weight.view(-1, *shape) if weight.shape[1] == prod(shape) else None
+        return None
+
+
+class Decoder(nn.Module):
+    """The mirror of an `Encoder`: transposed convolutions, unpooling, and dense layers back down.
+
+    Each layer is normalized and rectified as its partner in the encoder is, but for the last, which
+    gives the image.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Its layers and shapes are mirrored; its weights and pools are not kept.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList()
+        lowest = next(
+            place for place, layer in enumerate(encoder.layers) if not isinstance(layer, Pool)
+        )
+        self.plan: list[tuple[Layer, tuple[int, ...]]] = []
+        for place in reversed(range(len(encoder.layers))):
+            layer, below = encoder.layers[place], encoder.shapes[place]
+            norm = encoder.batch_norm and place > lowest
+            bias = not norm
+            if isinstance(layer, Pool):
+                pool = encoder.steps[place]
+                assert isinstance(pool, WhatWhere)
+                step: nn.Module = type(pool)(pool.size, pool.stride)
+            elif isinstance(layer, Conv):
+                step = same_deconv(layer.maps, below[0], layer.size, bias=bias)
+                if place > lowest:
+                    step = _block(step, nn.BatchNorm2d(below[0]) if norm else None)
+            else:
+                n_below = prod(below)
+                step = nn.Linear(layer.units, n_below, bias=bias)
+                if place > lowest:
+                    step = _block(step, nn.BatchNorm1d(n_below) if norm else None)
+            self.steps.append(step)
+            self.plan.append((layer, below))
+        _initialize(self)
+
+    def forward(self, code: Code) -> Rebuilt:
+        """Return the image and the pooled maps on the way to it, rebuilt from the top and where."""
+        x, wheres = code.top, list(code.where)
+        rebuilt: list[Tensor | None] = []
+        for (_, below), step in zip(self.plan, self.steps, strict=True):
+            if isinstance(step, WhatWhere):
+                rebuilt.append(None if x is code.top else x)
+                x = step.unpool(x, wheres.pop(), (below[1], below[2]))
+            else:
+                x = step(x)
+                if len(below) == 3:
+                    x = x.view(len(x), *below) if x.ndim == 2 else x
+        return Rebuilt(x, rebuilt[::-1])

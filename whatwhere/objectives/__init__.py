@@ -1,0 +1,1 @@
+"""Equations that more than one model uses."""
