@@ -1,0 +1,1 @@
+"""The one engine: updates, stages, and the loop that runs them."""

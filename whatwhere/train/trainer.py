@@ -1,0 +1,328 @@
+"""The loop that runs stages. It knows no model, and no model knows it."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.core import Batch, key
+from whatwhere.train import checkpoint
+from whatwhere.train.stage import Stage
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Record = dict[str, Any]
+Monitor = Callable[[nn.Module], Mapping[str, float]]
+
+
+class Data(Protocol):
+    """Images in memory, or anything that can give any of its rows."""
+
+    y: Tensor
+
+    def take(self, rows: Tensor) -> Batch:
+        """Return these rows, as float32 images."""
+        ...
+
+
+class Watcher(Protocol):
+    """Looks on: a progress line, a metrics file."""
+
+    def begin(self, stages: Sequence[Stage], history: Sequence[Record]) -> None:
+        """See the plan, and what an earlier part of the same run recorded."""
+
+    def step(self, place: "Place", n_steps: int, n_images: int) -> None:
+        """See that a step of so many images was taken, of `n_steps` in this epoch."""
+
+    def epoch(self, record: Record) -> None:
+        """See what an epoch recorded."""
+
+    def end(self) -> None:
+        """See the end, whatever the reason."""
+
+
+class Diverged(ArithmeticError):
+    """A term of the loss, or a weight, is no longer finite."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@dataclass
+class Place:
+    """How far a run has come: the next step to take, and what early stopping remembers."""
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    best: float = inf
+    since: int = 0
+    stopped: bool = False
+    history: list[Record] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    """Run stages in their order.
+
+    Parameters
+    ----------
+    fabric : lightning_fabric.Fabric, optional
+        Device, precision and processes. Default: one CPU process in float32.
+    checkpoint : Path, optional
+        Folder written after every epoch, every `save_seconds`, and when stopped; a run that finds
+        it goes on from there, to the same bits.
+    watch : sequence of Watcher
+    stop : callable () -> bool
+        Asked after every step; True ends the run with `Interrupted`.
+    save_seconds : float
+        Time between two checkpoints within an epoch.
+    """
+
+    fabric: "Fabric | None" = None
+    checkpoint: Path | None = None
+    watch: Sequence[Watcher] = ()
+    stop: Callable[[], bool] = lambda: False
+    save_seconds: float = 300.0
+
+    def run(
+        self,
+        module: nn.Module,
+        stages: Sequence[Stage],
+        data: Data,
+        *,
+        seed: int,
+        monitor: Monitor | None = None,
+    ) -> list[Record]:
+        """Train `module` in place; the caller's random stream is left as it was.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The root: its state is what a checkpoint keeps.
+        stages : sequence of Stage
+        data : Data
+        seed : int
+            With the place in the run, it decides every draw.
+        monitor : callable (module) -> mapping of str to float, optional
+            Judges the module after every epoch, in evaluation mode.
+
+        Returns
+        -------
+        list of dict
+            A record an epoch: stage, epoch, seconds, terms, what the monitor said.
+
+        Raises
+        ------
+        Diverged
+            At the end of an epoch with a term that is not finite; the checkpoint of the epoch
+            before is kept.
+        Interrupted
+            When `stop` said so.
+        """
+        fabric = self.fabric or one_process()
+        saved = checkpoint.read(self.checkpoint) if self.checkpoint else None
+        state, place = (saved[0], Place(**saved[1])) if saved else (None, Place())
+        devices = [fabric.device] if fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            if state is not None:
+                module.load_state_dict(state["module"])
+            for watcher in self.watch:
+                watcher.begin(stages, place.history)
+            try:
+                while place.stage < len(stages):
+                    leg = _Leg(
+                        self, fabric, module, stages[place.stage], data, seed, monitor, place
+                    )
+                    leg.run(state)
+                    state = None
+                    place = Place(stage=place.stage + 1, history=place.history)
+            finally:
+                for watcher in self.watch:
+                    watcher.end()
+        return place.history
+
+
+def one_process() -> "Fabric":
+    """Return a Fabric of one CPU process in float32."""
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def reseeder(device: torch.device) -> Callable[[int], object]:
+    """Return what seeds the device's generator, in a hundredth of `torch.manual_seed`'s time."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or 0].manual_seed
+    if device.type == "mps":
+        return torch.mps.manual_seed
+    return torch.default_generator.manual_seed
+
+
+@dataclass
+class _Leg:
+    """One stage on its way."""
+
+    trainer: Trainer
+    fabric: "Fabric"
+    module: nn.Module
+    stage: Stage
+    data: Data
+    seed: int
+    monitor: Monitor | None
+    place: Place
+    sums: dict[str, Tensor] = field(default_factory=dict)  # terms of the running epoch
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    best: dict[str, Tensor] | None = None  # weights, where early stopping looks
+
+    def run(self, state: Mapping[str, Any] | None) -> None:
+        """Run the stage, or the rest of it from a checkpoint's `state`."""
+        self.reseed = reseeder(self.fabric.device)
+        if state is None:
+            self.reseed(key(self.seed, self.place.stage, "prepare"))
+            self.stage.prepare()
+        for update in self.stage.updates:
+            update.start(self.fabric)
+        if state is not None:
+            for update, saved in zip(self.stage.updates, state["updates"], strict=True):
+                update.load_state_dict(saved)
+            self.sums = {
+                name: total.to(self.fabric.device) for name, total in state["sums"].items()
+            }
+            self.counts.update(state["counts"])
+            self.best = state["best"]
+        self.saved_at = time.monotonic()
+        try:
+            while self.place.epoch < self.stage.epochs and not self.place.stopped:
+                self.epoch()
+        finally:
+            for update in self.stage.updates:
+                update.finish()
+            self.module.eval()
+        if self.best is not None:
+            self.module.load_state_dict(self.best)
+
+    def epoch(self) -> None:
+        """Take the steps of one epoch, record it, and write the checkpoint."""
+        stage, place = self.stage, self.place
+        began, waited, images = time.perf_counter(), 0.0, 0
+        self.module.eval()  # what this stage does not move stands still, batch norm too
+        for update in stage.updates:
+            update.begin_epoch()
+        if stage.before_epoch is not None:
+            stage.before_epoch(place.epoch)
+        device = self.data.y.device
+        order = torch.Generator(device).manual_seed(
+            key(self.seed, place.stage, place.epoch, "rows")
+        )
+        batches = stage.sampler(self.data.y, stage.batch_size, order)
+        while place.step < len(batches):
+            asked = time.perf_counter()
+            batch = self.take(batches[place.step])
+            waited += time.perf_counter() - asked
+            self.step(batch, (place.epoch + place.step / len(batches)) / stage.epochs)
+            place.step += 1
+            images += len(batch.y)
+            for watcher in self.trainer.watch:
+                watcher.step(place, len(batches), len(batch.y))
+            if self.trainer.stop():
+                self.save()
+                raise Interrupted(f"stage {stage.name!r}, epoch {place.epoch + 1}")
+            if time.monotonic() - self.saved_at > self.trainer.save_seconds:
+                self.save()
+        self.end_epoch(time.perf_counter() - began, waited, images)
+
+    def end_epoch(self, seconds: float, waited: float, images: int) -> None:
+        """Record the epoch, and write the checkpoint if all is finite."""
+        place, facts = self.place, {}
+        for update in self.stage.updates:
+            facts.update(update.end_epoch())
+        terms = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        record: Record = {"stage": self.stage.name, "epoch": place.epoch, "seconds": seconds}
+        record |= {"images_per_second": images / seconds, "waiting": waited / seconds}
+        record |= facts | terms
+        broken = self.not_finite(terms)
+        if broken is None:
+            record |= self.judge()
+            place.history.append(record)
+            place.epoch, place.step, self.sums = place.epoch + 1, 0, {}
+            self.counts.clear()
+            self.save()
+        for watcher in self.trainer.watch:
+            watcher.epoch(record)
+        if broken is not None:
+            where = f"stage {self.stage.name!r}, epoch {record['epoch'] + 1}"
+            raise Diverged(f"{where}: {broken}; try a smaller learning rate")
+
+    def take(self, rows: Tensor) -> Batch:
+        """Return this process's part of a joint batch, as the stage sees it."""
+        place, fabric = self.place, self.fabric
+        batch = self.data.take(rows[fabric.global_rank :: fabric.world_size])
+        if batch.x.device != fabric.device:
+            batch = Batch(*(part.to(fabric.device) for part in batch))
+        self.reseed(key(self.seed, place.stage, place.epoch, place.step, "view"))
+        with torch.no_grad():
+            return self.stage.view(batch)
+
+    def step(self, batch: Batch, progress: float) -> None:
+        """Give a batch to each update, and add its terms up on the device."""
+        place = self.place
+        for number, update in enumerate(self.stage.updates):
+            if place.step % update.every == 0:
+                self.reseed(key(self.seed, place.stage, place.epoch, place.step, number))
+                for term, value in update.step(batch, progress).items():
+                    name = f"{update.name}/{term}"
+                    total = self.sums.get(name, 0.0)
+                    self.sums[name] = total + value.detach().float()
+                    self.counts[name] += 1
+
+    def not_finite(self, terms: Mapping[str, float]) -> str | None:
+        """Say which term, or else which weight, is not finite; None where all are."""
+        for name, mean in terms.items():
+            if not isfinite(mean):
+                return f"{name} is {mean}"
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                return f"{name} is not finite"
+        return None
+
+    def judge(self) -> Mapping[str, float]:
+        """Ask the monitor, and let early stopping remember what it said."""
+        rule, place = self.stage.early_stopping, self.place
+        if self.monitor is None:
+            return {}
+        self.module.eval()
+        with ExitStack() as stack, torch.no_grad():
+            for update in self.stage.updates:
+                stack.enter_context(update.evaluating())
+            said = self.monitor(self.module)
+            if rule is not None:
+                place.since += 1
+                if said[rule.metric] < place.best:
+                    place.best, place.since = said[rule.metric], 0
+                    self.best = {k: v.clone() for k, v in self.module.state_dict().items()}
+                place.stopped = place.since >= rule.patience
+        return said
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self.saved_at = time.monotonic()
+        if self.trainer.checkpoint is None or not self.fabric.is_global_zero:
+            return
+        state = {
+            "module": self.module.state_dict(),
+            "updates": [update.state_dict() for update in self.stage.updates],
+            "sums": self.sums,
+            "counts": dict(self.counts),
+            "best": self.best,
+        }
+        checkpoint.write(self.trainer.checkpoint, state, asdict(self.place))

@@ -1,0 +1,255 @@
+"""Updates: who moves, and by what rule."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from whatwhere.core import Batch, Objective, Terms
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Update(Protocol):
+    """One player's move on one batch. `GradientUpdate` is the usual one.
+
+    Attributes
+    ----------
+    name : str
+        Stands before the names of the terms: ``name/term``.
+    every : int
+        Move at every `every`-th batch.
+    """
+
+    name: str
+    every: int
+
+    def start(self, fabric: "Fabric") -> None:
+        """Get ready on the device, before the stage's first epoch or when going on with it."""
+
+    def step(self, batch: Batch, progress: float) -> Terms:
+        """Move once; `progress` is the part of the stage that is done, in [0, 1)."""
+        ...
+
+    def begin_epoch(self) -> None:
+        """Put what moves into training mode; all else is in evaluation mode."""
+
+    def end_epoch(self) -> Mapping[str, float]:
+        """Do what is done once an epoch, a closed form for instance; return facts to record."""
+        ...
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Show the weights to be judged (an average, say) while a monitor looks."""
+        ...
+
+    def finish(self) -> None:
+        """Leave in the module what was learned; nothing moves after it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a later `load_state_dict` needs to go on to the same bits."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, after `start`."""
+
+
+class Joined(nn.Module):
+    """Module and objective in one: `forward(batch)` returns the terms.
+
+    This is what the engine sets up, so that autocast, compilation and gradient synchronization
+    cover each objective as it stands.
+    """
+
+    def __init__(self, module: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.module = module
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> Terms:
+        """Return the terms of the loss on one batch."""
+        return self.objective(self.module, batch)
+
+
+@dataclass
+class GradientUpdate:
+    """Descend `objective` in the parameters of `parts`, and in no others.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What the objective is given.
+    objective : callable (module, batch) -> Terms
+        A function, or an `nn.Module` if it has state (persistent chains, a running mean).
+    optimizer : callable (parameters) -> Optimizer
+        For instance ``partial(torch.optim.SGD, lr=0.1)``. Its `step` is given a closure, so L-BFGS
+        works as any other.
+    parts : sequence of nn.Module, optional
+        Whose parameters move; the other players are frozen meanwhile. Default: all of `module`.
+    constraint : callable () -> None, optional
+        A projection after each step, for instance to unit-norm atoms.
+    schedule : callable (progress) -> float, optional
+        Factor of the learning rate for a progress in [0, 1); see `LinearDecay`.
+    clip : float, optional
+        Largest norm of the gradient, taken over all parameters that move.
+    average : float, optional
+        Decay of an exponential moving average of the weights, in (0, 1); the average is what
+        monitors see and what stays in the module.
+    every : int
+        Move at every `every`-th batch.
+    name : str
+        Stands before the names of the terms.
+    """
+
+    module: nn.Module
+    objective: Objective
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    parts: Sequence[nn.Module] = ()
+    constraint: Callable[[], None] | None = None
+    schedule: Callable[[float], float] | None = None
+    clip: float | None = None
+    average: float | None = None
+    every: int = 1
+    name: str = "loss"
+
+    def start(self, fabric: "Fabric") -> None:
+        """Set module, objective and optimizer up on the device."""
+        self._fabric = fabric
+        parts = list(self.parts) or [self.module]
+        # Two parts may share a parameter; an optimizer must see it once.
+        own = {id(p): p for part in parts for p in part.parameters() if p.requires_grad}
+        self._parameters = list(own.values())
+        self._others = [p for p in self.module.parameters() if p.requires_grad and id(p) not in own]
+        self._parts = parts
+        with self._alone():
+            self._joined, self._optimizer = fabric.setup(
+                Joined(self.module, self.objective), self.optimizer(self._parameters)
+            )
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._averages = []
+        if self.average is not None:
+            rule = get_ema_multi_avg_fn(self.average)
+            self._averages = [AveragedModel(p, multi_avg_fn=rule, use_buffers=True) for p in parts]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Freeze the other players."""
+        for parameter in self._others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self._others:
+                parameter.requires_grad_(True)
+
+    def step(self, batch: Batch, progress: float) -> Terms:
+        """Take one step of the optimizer on one batch."""
+        if self.schedule is not None:
+            factor = self.schedule(progress)
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+        with self._alone() if self._others else nullcontext():
+            terms = self._move(batch)
+        for average, part in zip(self._averages, self._parts, strict=False):
+            average.update_parameters(part)
+        return terms
+
+    def _move(self, batch: Batch) -> Terms:
+        terms: Terms = {}
+
+        def closure() -> Tensor:  # L-BFGS calls it many times, the others once
+            nonlocal terms
+            self._optimizer.zero_grad()
+            terms = self._joined(batch)
+            values = list(terms.values())
+            loss = torch.stack(values).sum() if len(values) > 1 else values[0]
+            self._fabric.backward(loss)
+            if self.clip is not None:
+                self._fabric.clip_gradients(
+                    self._joined, self._optimizer, max_norm=self.clip, error_if_nonfinite=False
+                )
+            return loss
+
+        self._optimizer.step(closure)
+        if self.constraint is not None:
+            with torch.no_grad():
+                self.constraint()
+        return terms
+
+    def begin_epoch(self) -> None:
+        """Put the parts into training mode."""
+        for part in self._parts:
+            part.train()
+
+    def end_epoch(self) -> Mapping[str, float]:
+        """Return the learning rate of the last step; a gradient has no business between epochs."""
+        return {"learning_rate": float(self._optimizer.param_groups[0]["lr"])}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put the averaged weights into the parts while the block runs."""
+        if not self._averages:
+            yield
+            return
+        kept = [{k: v.clone() for k, v in part.state_dict().items()} for part in self._parts]
+        self.finish()
+        try:
+            yield
+        finally:
+            for part, state in zip(self._parts, kept, strict=True):
+                part.load_state_dict(state)
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the parts, where there is an average."""
+        for part, average in zip(self._parts, self._averages, strict=False):
+            if average.n_averaged > 0:
+                part.load_state_dict(average.module.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of optimizer, objective and averages."""
+        own = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "objective": own,
+            "averages": [average.state_dict() for average in self._averages],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, after `start`."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        if isinstance(self.objective, nn.Module):
+            self.objective.load_state_dict(state["objective"])
+        for average, saved in zip(self._averages, state["averages"], strict=True):
+            average.load_state_dict(saved)
+
+    def __str__(self) -> str:
+        """Say who moves and by what rule, for the stage table."""
+        rule = getattr(self.optimizer, "func", self.optimizer)
+        names = {id(module): name for name, module in self.module.named_modules()}
+        who = ", ".join(names.get(id(part), type(part).__name__) for part in self.parts) or "all"
+        settings = getattr(self.optimizer, "keywords", {})
+        told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if value)
+        extras = [f"schedule {self.schedule}"] if self.schedule else []
+        extras += [f"gradient clipped at {self.clip:g}"] if self.clip else []
+        extras += [f"weights averaged ({self.average:g})"] if self.average else []
+        move = f"{self.name}: {getattr(rule, '__name__', rule)} ({told}) on {who}"
+        return "; ".join([move, *extras])
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """The factor 1 until `start` of the stage is done, then linearly down to 0 at its end."""
+
+    start: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at a progress in [0, 1)."""
+        return min(1.0, (1.0 - progress) / (1.0 - self.start))
+
+    def __str__(self) -> str:
+        """Say the rule."""
+        return f"constant, then linearly to 0 from {self.start:.0%} of the stage"
