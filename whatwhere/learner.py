@@ -1,0 +1,390 @@
+"""The scikit-learn face of a method: hyper-parameters in, a trained module out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import InvalidParameterError
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from whatwhere import runs
+from whatwhere.core import UNLABELED, Classifies, Encodes, InputError, Reconstructs
+from whatwhere.data.rows import Rows
+from whatwhere.objectives.classification import cross_entropy
+from whatwhere.train.stage import Stage
+from whatwhere.train.trainer import Trainer
+
+T = TypeVar("T")
+
+INFERENCE_BATCH = 500
+TO_THE_RUN = ("trainer", "random_state")  # fields that say how to run, not what to build
+
+
+class Spec(NamedTuple):
+    """What the data ask of a module.
+
+    Attributes
+    ----------
+    shape : (C, H, W)
+        Of one image.
+    n_samples : int
+    n_classes : int
+        0 where nothing is labeled.
+    n_labeled : int
+    seed : int
+        Weights are drawn from it, each part by a key of its own.
+    """
+
+    shape: tuple[int, int, int]
+    n_samples: int
+    n_classes: int = 0
+    n_labeled: int = 0
+    seed: int = 0
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):
+    """A method: hyper-parameters as fields, and `build` and `stages`. Abstract.
+
+    Parameters
+    ----------
+    image_shape : (C, H, W), optional
+        How to read the rows of a two-dimensional `X`; without it a row is one image (1, 1,
+        features).
+    channels : {"first", "last"}
+        Where a four-dimensional `X` has its channels.
+    value_range : (low, high), optional
+        What black and white are. Default: (0, 255) for uint8, (0, 1) for all else.
+    random_state : int, RandomState or None
+        Decides every draw: weights, batches, noise.
+    trainer : Trainer, optional
+        Device, precision, checkpoints. Default: this process's CPU.
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    channels: str = "first"
+    value_range: tuple[float, float] | None = None
+    random_state: Any = None
+    trainer: Trainer | None = None
+    n_features_in_: int = field(init=False)  # scikit-learn sets it
+
+    @abstractmethod
+    def build(self, spec: Spec, /) -> nn.Module:
+        """Return the module, its weights drawn from keys of ``spec.seed``."""
+
+    @abstractmethod
+    def stages(self, module: Any, spec: Spec, /) -> list[Stage]:
+        """Return how the module is trained."""
+
+    def check(self) -> None:
+        """Check every hyper-parameter.
+
+        Raises
+        ------
+        InputError
+            Naming the one that is out of its range, and the range.
+        """
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            raise InputError(str(error).replace(f" of {type(self).__name__}", "")) from None
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the features, float32 (n_samples, n_features)."""
+        return self._apply(lambda module, x: module.encode(x), X, Encodes)
+
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """Return the images rebuilt from their own codes, float32 (n_samples, C, H, W).
+
+        Pixels are in the units of `value_range` where it is given, else in [0, 1]; they may leave
+        it a little.
+        """
+        low, high = self.value_range or (0.0, 1.0)
+        rebuilt = self._apply(lambda module, x: module.reconstruct(x), X, Reconstructs)
+        return rebuilt * np.float32(high - low) + np.float32(low)
+
+    def save(self, run: str | Path) -> Path:
+        """Write the fitted learner into a new folder, without pickle; `whatwhere.load` reads it.
+
+        Raises
+        ------
+        InputError
+            If the folder holds something already.
+        """
+        check_is_fitted(self)
+        folder = runs.create(Path(run))
+        runs.write_json(folder / runs.CONFIG, self.describe())
+        runs.write_weights(folder, self.module_)
+        return folder
+
+    def describe(self) -> dict[str, Any]:
+        """Return all but the weights, as JSON holds it; `restore` reads it."""
+        return {
+            "format": runs.FORMAT,
+            "model": runs.snake_case(type(self).__name__),
+            "params": self.hyper_parameters(),
+            "spec": self.spec_._asdict(),
+            "n_features_in": self.n_features_in_,
+            "classes": self._classes(),
+            "seed": self.spec_.seed,
+            "parameters": {
+                name: sum(p.numel() for p in part.parameters())
+                for name, part in self.module_.named_children()
+            },
+            "versions": runs.versions(),
+        }
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Return the fields that say what to build and how to train it."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.init and f.name not in TO_THE_RUN
+        }
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], folder: Path) -> Self:
+        """Return the learner that `describe` told of, with the weights in `folder`."""
+        params: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in config["params"].items()
+        }
+        learner = cls(**params, random_state=config["seed"])
+        learner.n_features_in_ = config["n_features_in"]
+        learner._set_classes(config["classes"])
+        spec: dict[str, Any] = dict(config["spec"])
+        spec["shape"] = tuple(spec["shape"])
+        learner.spec_ = Spec(**spec)
+        learner.image_shape_ = learner.spec_.shape
+        learner.module_ = learner.build(learner.spec_)
+        runs.read_weights(folder, learner.module_)
+        learner.module_.eval()
+        learner._end_fit()
+        return learner
+
+    def _classes(self) -> list[Any]:
+        return []
+
+    def _set_classes(self, classes: list[Any]) -> None:
+        """Do nothing: this learner has no classes."""
+
+    def _train(self, x: Rows, n_classes: int = 0, validation: Rows | None = None) -> Self:
+        self.check()
+        state = self.random_state
+        seed = state if isinstance(state, int) else check_random_state(state).randint(2**31 - 1)
+        n_labeled = int((x.y != UNLABELED).sum())
+        self.spec_ = Spec(x.shape, len(x), n_classes, n_labeled, int(seed))
+        self.module_ = self.build(self.spec_)
+        stages = self.stages(self.module_, self.spec_)
+        self.stages_ = [stage.describe() for stage in stages]
+        monitor = None if validation is None else Validation(validation)
+        self._end_fit()  # before training: an interrupted learner is a fitted one
+        trainer = self.trainer or Trainer()
+        self.history_ = trainer.run(self.module_, stages, x, seed=self.spec_.seed, monitor=monitor)
+        return self
+
+    def _end_fit(self) -> None:
+        with torch.no_grad():
+            blank = torch.zeros(1, *self.spec_.shape)
+            self.module_.eval()
+            self._n_features_out = self.module_.encode(blank).shape[1]  # pyright: ignore
+
+    def _rows(self, X: Any, y: np.ndarray | None = None, *, reset: bool) -> Rows:
+        """Return `X` as images, after every check that a user may need."""
+        # uint8 stays as it is; whatever else there is becomes float32.
+        X = validate_data(
+            self,
+            X,
+            dtype=[np.float32, np.uint8],
+            allow_nd=True,
+            reset=reset,
+            ensure_min_samples=2 if reset else 1,
+        )
+        flat = X.ndim == 2 and self.image_shape is None
+        images = self._as_images(X)
+        if reset:
+            self.image_shape_ = images.shape[1:]
+        elif images.shape[1:] != self.image_shape_:
+            raise InputError(
+                f"images of shape {images.shape[1:]}, but this {type(self).__name__} was fitted to "
+                f"{self.image_shape_} (channels, height, width); bring them to that size first"
+            )
+        bounds = self.value_range
+        if bounds is None:
+            bounds = (0.0, 255.0) if images.dtype == np.uint8 else (0.0, 1.0)
+            if images.dtype != np.uint8 and not flat:
+                check_unit_range(images)
+        elif bounds[0] >= bounds[1]:
+            raise InputError(f"value_range={bounds}: it takes (low, high) with low < high")
+        device = self.trainer.fabric.device if self.trainer and self.trainer.fabric else "cpu"
+        return Rows(images, y, device=device, value_range=bounds)
+
+    def _as_images(self, X: np.ndarray) -> np.ndarray:
+        """Return `X` as (n, C, H, W)."""
+        if self.channels not in ("first", "last"):
+            raise InputError(f"channels={self.channels!r}: it takes 'first' or 'last'")
+        if X.ndim == 2:
+            shape = self.image_shape or (1, 1, X.shape[1])
+            if np.prod(shape) != X.shape[1]:
+                raise InputError(
+                    f"X has {X.shape[1]} features a row, and image_shape={tuple(shape)} asks for "
+                    f"{np.prod(shape)}; give the (channels, height, width) of one image"
+                )
+            return X.reshape(len(X), *shape)
+        if X.ndim == 3:
+            return X[:, None]
+        if X.ndim != 4:
+            raise InputError(
+                f"X has {X.ndim} dimensions; give (n, H, W), (n, C, H, W) or (n, features)"
+            )
+        if self.channels == "last":
+            return np.ascontiguousarray(X.transpose(0, 3, 1, 2))
+        if X.shape[3] in (1, 3, 4) and X.shape[1] > X.shape[3]:
+            raise InputError(
+                f"X of shape {X.shape} looks like (n, H, W, C); say channels='last', "
+                "or bring the channels to the second axis"
+            )
+        return X
+
+    def _apply(self, function: Callable[[Any, Tensor], Tensor], X: Any, need: type) -> np.ndarray:
+        check_is_fitted(self)
+        if not isinstance(self.module_, need):
+            raise InputError(f"{type(self).__name__} cannot do that: it is no {need.__name__}")
+        rows = self._rows(X, reset=False)
+        return torch.cat([part.cpu() for part in infer(self.module_, rows, function)]).numpy()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+class ImageClassifier(ClassifierMixin, Learner):
+    """A `Learner` that also predicts, once some rows of `y` are not `UNLABELED`. Abstract."""
+
+    def fit(self, X: Any, y: Any = None, *, validation: tuple[Any, Any] | None = None) -> Self:
+        """Learn from images and labels; -1 (or no `y`) marks what is not labeled.
+
+        Parameters
+        ----------
+        X : array-like (n, H, W), (n, C, H, W) or (n, features)
+        y : array-like (n,), optional
+            Any labels, and -1 where there is none.
+        validation : (X, y), optional
+            Images that are not trained on; after each epoch the learner is judged on them, and
+            early stopping looks at them.
+
+        Raises
+        ------
+        InputError
+            If `y` names one class only (-1 is none), or images cannot be read.
+        """
+        if y is None:
+            self.classes_ = np.empty(0, dtype=int)
+            rows = self._rows(X, reset=True)
+            return self._train(rows, validation=self._validation(validation))
+        _, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
+        check_classification_targets(y)
+        known = np.array([label != UNLABELED for label in y])  # y may hold strings
+        self.classes_, codes = np.unique(y[known], return_inverse=True)
+        if len(self.classes_) == 1:
+            raise InputError(
+                f"y names one class only, {self.classes_[0]!r}; a classifier needs two or more "
+                "(-1 is none: it means unlabeled)"
+            )
+        labels = np.full(len(y), UNLABELED)
+        labels[known] = codes
+        rows = self._rows(X, labels, reset=True)
+        return self._train(rows, len(self.classes_), self._validation(validation))
+
+    def _validation(self, validation: tuple[Any, Any] | None) -> Rows | None:
+        if validation is None:
+            return None
+        X, y = validation
+        known = np.isin(y, self.classes_)
+        if len(self.classes_) and not known.all():
+            stranger = np.asarray(y)[~known][0]
+            raise InputError(f"validation has the label {stranger!r}, which training has not")
+        codes = np.searchsorted(self.classes_, y) if len(self.classes_) else None
+        return self._rows(X, codes, reset=False)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the class probabilities, float32 (n_samples, n_classes)."""
+        check_is_fitted(self)
+        if len(self.classes_) == 0:
+            raise InputError(f"this {type(self).__name__} was fitted without labels: no classes")
+        return self._apply(lambda module, x: module.logits(x).softmax(1), X, Classifies)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest class of each row."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def name_classes(self, names: Sequence[Any]) -> None:
+        """Call the classes so from now on; `names` stand in the order of `classes_`."""
+        assert len(names) == len(self.classes_), "one name a class"
+        self._set_classes(list(names))
+
+    def _classes(self) -> list[Any]:
+        return self.classes_.tolist()
+
+    def _set_classes(self, classes: list[Any]) -> None:
+        self.classes_ = np.array(classes) if classes else np.empty(0, dtype=int)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Judges a module on images that it is not trained on: what early stopping looks at.
+
+    Parameters
+    ----------
+    rows : Rows
+        Labels `UNLABELED` throughout leave the classification out.
+    """
+
+    rows: Rows
+
+    def __call__(self, module: nn.Module) -> dict[str, float]:
+        """Return error (percent), nll (nats) and reconstruction (mean squared error a pixel)."""
+        said = {}
+        if isinstance(module, Classifies) and bool((self.rows.y != UNLABELED).any()):
+            logits = torch.cat(list(infer(module, self.rows, lambda net, x: net.logits(x))))
+            wrong = (logits.argmax(1) != self.rows.y).float().mean()
+            said["validation/error"] = 100.0 * float(wrong)
+            said["validation/nll"] = float(cross_entropy(logits, self.rows.y))
+        if isinstance(module, Reconstructs):
+            errors = infer(module, self.rows, lambda net, x: (net.reconstruct(x) - x) ** 2)
+            total = sum(float(part.sum(dtype=torch.float64)) for part in errors)
+            said["validation/reconstruction"] = total / (len(self.rows) * np.prod(self.rows.shape))
+        return said
+
+
+def infer(module: nn.Module, rows: Rows, function: Callable[[Any, Tensor], T]) -> Iterator[T]:
+    """Yield `function(module, x)` for one part of the images after another, in evaluation mode."""
+    module.eval()
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        for part in torch.arange(len(rows), device=rows.y.device).split(INFERENCE_BATCH):
+            yield function(module, rows.take(part).x.to(device))
+
+
+def check_unit_range(images: np.ndarray) -> None:
+    """Refuse float images that are not in [0, 1]: most likely they are bytes."""
+    low, high = images.min(), images.max()
+    if low < 0 or high > 1:
+        raise InputError(
+            f"images hold values from {low:g} to {high:g}; floats are read as [0, 1]: pass uint8, "
+            "or say value_range=(low, high)"
+        )

@@ -1,0 +1,50 @@
+"""The methods, one file each. This is their table of contents: a new method is one line here.
+
+From it the contract tests, the command line, the docs and the report find a method.
+"""
+
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whatwhere.core import InputError
+
+if TYPE_CHECKING:
+    from whatwhere.learner import Learner
+
+CONTENTS = {  # name on the command line: file, class, what it is
+    "cnn": ("cnn", "CNN", "convolutional net, trained on labels alone"),
+    "swwae": ("swwae", "SWWAE", "stacked what-where auto-encoder, with labels or without"),
+}
+
+
+def learner_class(name: str) -> "type[Learner]":
+    """Return the class of a learner by its name in the table of contents.
+
+    Raises
+    ------
+    InputError
+        Naming the nearest name, or all.
+    """
+    if name not in CONTENTS:
+        near = get_close_matches(name, CONTENTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CONTENTS)}"
+        raise InputError(f"no model is named {name!r}; {hint}")
+    file, cls, _ = CONTENTS[name]
+    return getattr(import_module(f"whatwhere.models.{file}"), cls)
+
+
+def load(run: str | Path) -> "Learner":
+    """Return the fitted learner of a run folder; it predicts and transforms to the same bits.
+
+    Raises
+    ------
+    InputError
+        If the folder is no finished run, or a file in it cannot be read.
+    """
+    from whatwhere import runs
+
+    folder = Path(run)
+    config = runs.read_config(folder)
+    return learner_class(config["model"]).restore(config, folder)

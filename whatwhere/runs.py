@@ -1,0 +1,180 @@
+"""The run folder: all that training and viewing share.
+
+``config.json`` (learner, data, seeds, versions, machine), ``model.safetensors``, ``metrics.jsonl``
+(a line an epoch), ``evaluation.json``, ``panels/``, ``report.html`` and, while training,
+``checkpoint/``. Nothing in it is ever unpickled.
+"""
+
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whatwhere.core import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = 1
+CONFIG, WEIGHTS, METRICS, EVALUATION = (
+    "config.json",
+    "model.safetensors",
+    "metrics.jsonl",
+    "evaluation.json",
+)
+PANELS, CHECKPOINT, REPORT = "panels", "checkpoint", "report.html"
+
+
+def create(folder: Path) -> Path:
+    """Make the folder; one that holds something is refused, so that nothing is lost.
+
+    Raises
+    ------
+    InputError
+        If it is not empty, is a file, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}; choose another --out"
+        ) from None
+    if taken:
+        raise InputError(f"{folder} is not empty; choose another --out, or move it away first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write to {folder}: read-only; choose another --out")
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that a person can read, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_weights(folder: Path, module: "nn.Module") -> None:
+    """Write the module's state as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    fresh = folder / f"{WEIGHTS}.tmp"
+    save_file(state, fresh)
+    fresh.replace(folder / WEIGHTS)
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether something was learned and kept."""
+    return (folder / WEIGHTS).exists()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether training has not ended."""
+    return any(folder.glob(f"{CHECKPOINT}*"))
+
+
+def read_weights(folder: Path, module: "nn.Module") -> None:
+    """Put the weights in the folder into the module.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, or of another net.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.exists():
+        unfinished = (folder / CHECKPOINT).exists()
+        way = f"finish it with: whatwhere fit --resume {folder}" if unfinished else "fit it again"
+        raise InputError(f"{folder} has no {WEIGHTS}: training has not ended; {way}")
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({reason}); copy it again, or fit anew") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what the run says of itself.
+
+    Raises
+    ------
+    InputError
+        If this is no run folder, or one of a version that this program does not know.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = "has no config.json" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"{folder} is not a run folder: it {there}; name the --out of a whatwhere fit"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); copy the run again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise InputError(
+            f"{path} has format {found!r}, and this version reads {FORMAT}; "
+            "use the whatwhere version that wrote it"
+        )
+    return config
+
+
+def write_metrics(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write all records, a line each."""
+    write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def append_metrics(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write one more record."""
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the records; a last line that a kill cut short is left out."""
+    path, records = folder / METRICS, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("whatwhere", "torch", "numpy", "scikit-learn", "lightning-fabric")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def hardware() -> dict[str, Any]:
+    """Return the machine, as far as results and times depend on it."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        processor = found[1] if found else processor
+    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def snake_case(name: str) -> str:
+    """Return a class name as the command line writes it: SparseCoding is sparse_coding."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
