@@ -1,0 +1,69 @@
+import re
+
+from whatwhere.report import render, write
+
+
+def test_the_numbers_of_the_table_stand_on_the_page(folders, page):
+    text = page(render(folders.table())).text
+    told = [
+        "8.14 ± 0.61", "n = 3, 6.62 to 9.66", "published 8.71 ± 0.34", "22.50 ± 2.00",
+        "+9.76", "6.90 to 12.60", "−0.10 to 1.20", "Semi-supervised MNIST",
+        "whatwhere reproduce swwae-mnist --seeds 3 --out results/swwae-mnist",
+        "Loss weights were chosen on 1,000 validation images",
+    ]  # fmt: skip
+    assert [number for number in told if number not in text] == []
+
+
+def test_a_missing_cell_is_a_dash(folders):
+    html = render(folders.table())
+    svm = re.search(r"SVM on raw pixels</th>.*?</tr>", html, re.DOTALL)
+    assert svm
+    assert re.findall(r'<td class="num">–</td>', svm[0]) == ['<td class="num">–</td>']
+
+
+def test_only_differences_whose_interval_leaves_zero_out_are_bold(folders, page):
+    html = render(folders.table())
+    section = html[html.index('<section id="differences"') : html.index('<section id="notes"')]
+    bold = re.findall(r"<strong>(.*?)</strong>", section)
+    assert bold == ["+9.76", "+2.39", "+1.72"]
+    assert "and includes zero at 3000 labels" in page(html).text
+
+
+def test_rows_shorter_than_the_columns_are_filled(folders, page):
+    path = folders.table(rows=[{"label": "SWWAE", "cells": [{"mean": 8.14}]}], differences=[])
+    found = page(render(path))
+    assert found.faults == []
+    assert "8.14" in found.text
+
+
+def test_a_table_of_one_column_is_drawn_as_dots(folders):
+    whole = folders.table("whole")
+    one = folders.table(
+        "one",
+        columns=["50 labels"],
+        rows=[{"label": "SWWAE", "cells": [{"mean": 8.14, "n": 1, "sd": None}]}],
+        differences=[],
+    )
+    assert '<ul class="legend">' in render(whole)
+    html = render(one)
+    assert '<ul class="legend">' not in html
+    assert "<figure" in html
+
+
+def test_a_table_without_any_number_has_no_figure(folders, page):
+    path = folders.table(rows=[{"label": "SWWAE", "cells": [None, None]}], differences=[])
+    found = page(render(path))
+    assert found.faults == []
+    assert found.all("svg") == []
+
+
+def test_runs_are_listed_with_links_to_the_reports_that_are_there(folders, page):
+    for seed in range(3):
+        config = folders.config() | {"seed": seed}
+        folders.run(f"all/run-{seed}", config=config, metrics=[], pictures=False)
+    write(folders.root / "all" / "run-1")
+    found = page(render(folders.root / "all"))
+    links = [a["href"] for a in found.all("a") if not (a["href"] or "").startswith("#")]
+    assert links == ["./run-1/report.html"]
+    assert all(f"run-{seed}" in found.text for seed in range(3))
+    assert "This folder holds 3 runs." in found.text

@@ -1,0 +1,55 @@
+import pytest
+
+from whatwhere.report import wording
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3.14, "3.1 s"),
+        (47, "47 s"),
+        (59.7, "1 min 00 s"),
+        (750, "12 min 30 s"),
+        (11100, "3 h 05 min"),
+    ],
+)
+def test_times_are_written_as_people_do(seconds, text):
+    assert wording.duration(seconds) == text
+
+
+def test_numbers_are_written_as_people_do():
+    assert wording.thousands(60000) == "60,000"
+    assert wording.number(-0.1) == "−0.10"
+    assert wording.number(2.3, sign=True) == "+2.30"
+    assert wording.span([8.4, 9.6]) == "8.40 to 9.60"
+    assert wording.many(1, "epoch") == "1 epoch"
+    assert wording.many(0, "label") == "no labels"
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], [1], [1, None], ["a", "b"], [1, float("nan")], "ab", 3]
+)
+def test_what_is_no_pair_of_numbers_is_no_interval(value):
+    assert wording.interval_of(value) is None
+    assert wording.span(value) == ""
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (list("abc"), "a, b and c")],
+)
+def test_items_are_joined_as_in_a_sentence(items, text):
+    assert wording.listed(items) == text
+
+
+def test_settings_are_written_plainly():
+    assert [wording.plain(v) for v in (None, True, False)] == ["none", "yes", "no"]
+    assert wording.plain(0.0012345) == "0.0012345"
+    assert wording.plain(60000) == "60000"
+    assert wording.plain([1, "a"]) == "1, a"
+    assert wording.plain({"cores": 2, "device": "cpu"}) == "cores: 2, device: cpu"
+
+
+def test_measures_are_rounded():
+    assert wording.measure(1 / 3) == "0.3333"
+    assert wording.measure(60000) == "60,000"

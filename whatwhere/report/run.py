@@ -1,0 +1,304 @@
+"""What the page of one run shows."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from whatwhere.report import figures, wording
+from whatwhere.report.read import Panel, Run
+
+TABLE_CLASSES = 24
+"""Up to so many classes, a confusion matrix is a table of numbers; above, a picture."""
+
+SHOWN = 12
+"""Rows of a long list that stand open; the others are folded away."""
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A figure with its heading and the words beside it."""
+
+    title: str
+    note: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class _ClassError:
+    """How one class fares: counts, error in percent, bar in [0, 1], and what it is taken for."""
+
+    name: str
+    n: int
+    wrong: int
+    error: float
+    length: float
+    taken_for: str
+
+
+def content(run: Run) -> dict[str, Any]:
+    """Return what the template `run.html.j2` shows.
+
+    Parameters
+    ----------
+    run : Run
+        What was read.
+
+    Returns
+    -------
+    dict of str to Any
+        The template's variables; text is not escaped yet, figures are.
+    """
+    config, evaluation = run.config, run.evaluation
+    mistakes = next((panel for panel in run.panels if panel.name == "mistakes"), None)
+    pictures = [panel for panel in run.panels if panel is not mistakes]
+    digits = wording.digits_of(evaluation)
+    matrix = _confusion(run)
+    begun = [stage for stage, count in run.done.items() if count]
+    facts = {key: config.get(key) or {} for key in ("data", "spec", "params", "parameters")}
+    counts = {k: v for k, v in facts["parameters"].items() if wording.is_number(v)}
+    total = counts.pop("total", None)
+    return facts | {
+        "run": run,
+        "title": f"{config.get('model', 'run')} on {facts['data'].get('name', 'unnamed data')}",
+        "summary": wording.summary(run),
+        "advice": wording.advice(run) if run.state == "diverged" else "",
+        "key_figures": _key_figures(run, digits),
+        "digits": digits,
+        "parameters": counts,
+        "n_parameters": total if total is not None else sum(counts.values()),
+        "stages": run.stages,
+        "done": run.done,
+        "pace": _pace(run),
+        "charts": _curves(run),
+        "numbered": not _names_fit(begun, run.done),
+        "error": evaluation.get("error") if wording.is_number(evaluation.get("error")) else None,
+        "interval": wording.interval_of(evaluation.get("interval")),
+        "floors": wording.usable_floors(evaluation),
+        "error_figure": _error_figure(run),
+        "measures": _measures(evaluation),
+        "confusion": matrix,
+        "mistakes": _picture(mistakes) if mistakes else None,
+        "pictures": [_picture(panel) for panel in pictures],
+        "commands": wording.commands(run),
+        "shown": SHOWN,
+    }
+
+
+def _key_figures(run: Run, digits: int) -> list[tuple[str, str, str]]:
+    """Return (name, value, note) of the few numbers that the page begins with."""
+    evaluation, data = run.evaluation, run.config.get("data") or {}
+    found = []
+    if wording.is_number(evaluation.get("error")):
+        note = wording.span(evaluation.get("interval"), digits)
+        value = wording.percent(evaluation["error"], digits)
+        found.append(("test error", value, f"95 %: {note}" if note else ""))
+    if wording.is_number(evaluation.get("reconstruction_mse")):
+        value = wording.measure(evaluation["reconstruction_mse"])
+        found.append(("reconstruction error", value, "mean square, a pixel"))
+    if "n_labeled" in data:
+        found.append(("labels", wording.thousands(data["n_labeled"] or 0), ""))
+    if "n_train" in data:
+        found.append(("training images", wording.thousands(data["n_train"]), ""))
+    if run.epochs:
+        done, planned = sum(run.done.values()), sum(run.planned.values())
+        seconds = sum(_finite(epoch.values.get("seconds")) for epoch in run.epochs)
+        value = f"{done} of {planned}" if done < planned else str(done)
+        found.append(("epochs", value, f"in {wording.duration(seconds)}" if seconds else ""))
+    return found
+
+
+def _finite(value: float | None) -> float:
+    return value if value is not None and isfinite(value) else 0.0
+
+
+def _pace(run: Run) -> list[str]:
+    """Return how long training took and how fast it was, in phrases."""
+    found = []
+    seconds = sum(_finite(epoch.values.get("seconds")) for epoch in run.epochs)
+    if seconds:
+        found.append(f"{wording.duration(seconds)} of training")
+    rates = [_finite(epoch.values.get("images_per_second")) for epoch in run.epochs]
+    if any(rates):
+        found.append(f"{np.median([r for r in rates if r]):,.0f} images a second (median)")
+    waiting = [e.values["waiting"] for e in run.epochs if isfinite(e.values.get("waiting", np.nan))]
+    if waiting:
+        found.append(f"{100 * float(np.mean(waiting)):.1f} % of the time spent waiting for data")
+    return found
+
+
+def _curves(run: Run) -> list[_Chart]:
+    """Return a figure for each validation measure, each loss term, and a moving learning rate."""
+    names = list(dict.fromkeys(key for epoch in run.epochs for key in epoch.values))
+    chosen = [n for n in names if n.startswith("validation/")]
+    chosen += [n for n in names if n.startswith("loss/")]
+    rates = {epoch.values.get("learning_rate") for epoch in run.epochs}
+    if len(rates) > 1:
+        chosen.append("learning_rate")
+    order = list(run.done)
+    starts, total = {}, 0
+    for stage in order:
+        starts[stage] = total
+        total += run.done[stage]
+    begun = [stage for stage in order if run.done[stage]]
+    marks: list[tuple[float, str]] = []
+    if len(begun) > 1:
+        named = _names_fit(begun, run.done)
+        marks = [
+            (starts[stage] + 1, stage if named else str(order.index(stage) + 1)) for stage in begun
+        ]
+    charts = []
+    for name in chosen:
+        segments = []
+        for stage in begun:
+            here = [e for e in run.epochs if e.stage == stage]
+            xs = [starts[stage] + k + 1 for k, e in enumerate(here) if name in e.values]
+            ys = [e.values[name] for e in here if name in e.values]
+            if ys:
+                segments.append((xs, ys))
+        group, _, rest = name.partition("/")
+        title = {"loss": f"loss: {rest}", "validation": f"validation: {rest}"}.get(
+            group, name.replace("_", " ")
+        )
+        first, last = segments[0][1][0], segments[-1][1][-1]
+        note = f"{first:.4g} → {last:.4g}" if isfinite(last) else "not finite at the end"
+        if "validation" in group and "error" in rest and isfinite(last):
+            note += " %"
+        svg = figures.curve(segments, total, marks, f"{title} against epochs: {note}")
+        charts.append(_Chart(title, note, Markup(svg)))
+    return charts
+
+
+def _names_fit(begun: list[str], done: dict[str, int]) -> bool:
+    """Whether the name of each stage fits above its part of the axis, some 45 letters wide."""
+    total = sum(done[stage] for stage in begun)
+    return all(len(stage) < 45 * done[stage] / total for stage in begun)
+
+
+def _error_figure(run: Run) -> Markup | None:
+    error = run.evaluation.get("error")
+    floors = wording.usable_floors(run.evaluation)
+    if not wording.is_number(error):
+        return None
+    own = wording.interval_of(run.evaluation.get("interval"))
+    name = f"{run.config.get('model', 'this run')} (this run)"
+    points = [(name, figures.point(float(error), own))]
+    points += [
+        (floor["name"], figures.point(floor["error"], floor["interval"])) for floor in floors
+    ]
+    return Markup(
+        figures.intervals(
+            points,
+            "test error, %, with its 95 % interval",
+            wording.digits_of(run.evaluation),
+            description="The numbers stand in the table.",
+        )
+    )
+
+
+def _measures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was measured besides the error, in words."""
+    told = {
+        "n": "test images",
+        "accuracy": "accuracy (share of right classes, 0 to 1)",
+        "reconstruction_mse": "reconstruction: mean squared error a pixel, pixels in [0, 1]",
+        "log_likelihood": "log-likelihood, nats an image",
+    }
+    left_out = {"error", "interval", "confusion", "classes", "floors", "format"}
+    return [
+        (told.get(key, key.replace("_", " ")), wording.measure(value))
+        for key, value in evaluation.items()
+        if key not in left_out and isinstance(value, str | int | float)
+    ]
+
+
+def _confusion(run: Run) -> dict[str, Any] | None:
+    """Return the confusion matrix as the template wants it, or None where there is none."""
+    counts = run.evaluation.get("confusion")
+    if not isinstance(counts, list) or not counts:
+        return None
+    try:
+        matrix = np.asarray(counts, dtype=int)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0)
+    k = len(counts)
+    if matrix.shape != (k, k):
+        run.problems.append("Left out: the confusion matrix, which is not square.")
+        return None
+    names = run.evaluation.get("classes") or run.config.get("classes") or []
+    names = [str(name) for name in names] if len(names) == k else [str(i) for i in range(k)]
+    share, error = figures.shares(counts)
+    rows = [
+        {
+            "name": names[i],
+            "cells": [
+                {
+                    "count": int(matrix[i, j]),
+                    "hit": i == j,
+                    "strength": _strength(share, error, i, j),
+                }
+                for j in range(k)
+            ],
+        }
+        for i in range(k)
+    ]
+    small = k <= TABLE_CLASSES
+    words = f"Confusion matrix of {k} classes; the most frequent confusions are listed below."
+    return {
+        "names": names,
+        "rows": rows if small else [],
+        "long_names": max(map(len, names)) > 4,
+        "svg": None if small else Markup(figures.confusion(counts, words)),
+        "classes": _class_errors(matrix, names),
+        "pairs": [
+            {"true": names[i], "predicted": names[j], "count": int(matrix[i, j]),
+             "share": 100 * share[i, j]}
+            for i, j in _largest(matrix, SHOWN)
+        ],
+    }  # fmt: skip
+
+
+def _strength(share: np.ndarray, error: np.ndarray, i: int, j: int) -> str:
+    return f"{share[i, j] if i == j else np.sqrt(error[i, j]):.2f}"
+
+
+def _largest(matrix: np.ndarray, n: int) -> list[tuple[int, int]]:
+    """Return the places of the largest counts off the diagonal, the largest first."""
+    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    places = np.argsort(-wrong, axis=None, kind="stable")[:n]
+    found = [divmod(int(place), len(matrix)) for place in places]
+    return [(i, j) for i, j in found if wrong[i, j] > 0]
+
+
+def _class_errors(matrix: np.ndarray, names: Sequence[str]) -> list[_ClassError]:
+    found = []
+    n = matrix.sum(axis=1)
+    wrong = n - matrix.diagonal()
+    error = 100 * wrong / np.maximum(n, 1)
+    lengths = error / max(error.max(), 1e-12)
+    for i, name in enumerate(names):
+        others = np.where(np.arange(len(names)) == i, 0, matrix[i])
+        most = int(others.argmax())
+        taken_for = f"{names[most]} ({others[most]})" if others[most] else ""
+        found.append(
+            _ClassError(
+                name, int(n[i]), int(wrong[i]), float(error[i]), float(lengths[i]), taken_for
+            )
+        )
+    return sorted(found, key=lambda row: -row.error)
+
+
+def _picture(panel: Panel) -> dict[str, Any]:
+    return {
+        "name": panel.name,
+        "title": panel.title,
+        "caption": panel.caption,
+        "width": panel.width,
+        "height": panel.height,
+        "source": f"data:image/png;base64,{b64encode(panel.png).decode('ascii')}",
+        "rows": panel.rows,
+    }
