@@ -1,0 +1,1 @@
+"""Judging: measures, probes, pictures and tables, the same for every method."""
