@@ -1,0 +1,26 @@
+"""Jobs, and published tables made of them. This is the table of contents of the tables."""
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from whatwhere.core import InputError
+
+CONTENTS = {  # name on the command line: file, what it is
+    "swwae-mnist": ("swwae_mnist", "SWWAE on MNIST with 100, 600, 1000 and 3000 labels"),
+}
+
+
+def find(name: str) -> Any:
+    """Return the experiment of a name: a module with ``plan(budget, seeds, data_dir)``.
+
+    Raises
+    ------
+    InputError
+        Naming the nearest name, or all.
+    """
+    if name not in CONTENTS:
+        near = get_close_matches(name, CONTENTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CONTENTS)}"
+        raise InputError(f"no experiment is named {name!r}; {hint}")
+    return import_module(f"whatwhere.experiments.{CONTENTS[name][0]}")

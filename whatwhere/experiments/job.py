@@ -1,0 +1,388 @@
+"""A job: one learner on one set of images, from raw pixels to a run folder."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import numpy as np
+
+from whatwhere import models, runs
+from whatwhere.core import InputError
+from whatwhere.data import sources
+from whatwhere.data.images import DataSet, Images, draw_labels, draw_validation, hide_labels
+from whatwhere.experiments.stopping import stoppable
+
+if TYPE_CHECKING:
+    from whatwhere.learner import Learner
+    from whatwhere.train.trainer import Watcher
+
+GIVEN_BY_DATA = ("image_shape", "channels", "value_range", "trainer", "random_state")
+LABEL_WORDS = ("all", "none")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a job runs.
+
+    Attributes
+    ----------
+    device : {"auto", "cpu", "cuda", "mps"}
+    precision : {"32-true", "bf16-mixed"}
+    threads : int, optional
+        Of torch on the CPU. Default: as torch chooses, or as OMP_NUM_THREADS says.
+    """
+
+    device: str = "auto"
+    precision: str = "32-true"
+    threads: int | None = None
+
+    def fabric(self) -> Any:
+        """Return the engine's runtime.
+
+        Raises
+        ------
+        InputError
+            If the device is not there.
+        """
+        import torch
+        from lightning_fabric import Fabric
+
+        there = {
+            "cpu": True,
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
+        device = self.device
+        if device == "auto":
+            device = next(name for name in ("cuda", "mps", "cpu") if there[name])
+        if not there.get(device, False):
+            found = ", ".join(name for name, here in there.items() if here)
+            raise InputError(f"there is no device {device!r} here; use --device auto or {found}")
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        return Fabric(accelerator=device, devices=1, precision=self.precision)  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is fitted on what; all that decides the result but the machine.
+
+    Attributes
+    ----------
+    data : str
+        A named set or a path.
+    model : str
+        A name in the table of contents of `whatwhere.models`.
+    labels : str
+        ``all``, ``none`` or how many in total, balanced over the classes.
+    label_seed : int
+        Which draw of labels.
+    validation : str
+        ``none``, a count, or a fraction of the labeled images.
+    settings : dict
+        Hyper-parameters by name, as text or as values.
+    seed : int
+        Of weights and batches.
+    data_dir, split, test_fraction
+        See `whatwhere.data.sources.load`.
+    """
+
+    data: str
+    model: str
+    labels: str = "all"
+    label_seed: int = 0
+    validation: str = "none"
+    settings: Mapping[str, Any] | None = None
+    seed: int = 0
+    data_dir: str | None = None
+    split: sources.Split = "train"
+    test_fraction: float | None = None
+
+    def learner(self) -> "Learner":
+        """Return the learner with its hyper-parameters, every one of them checked.
+
+        Raises
+        ------
+        InputError
+            Naming the key or the value that is wrong, and what would be right.
+        """
+        cls = models.learner_class(self.model)
+        types = get_type_hints(cls)
+        known = [f.name for f in fields(cls) if f.init and f.name not in GIVEN_BY_DATA]
+        values = {}
+        for name, value in (self.settings or {}).items():
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                raise InputError(f"{self.model} has no hyper-parameter {name!r}; {hint}")
+            values[name] = parse_value(name, value, types[name])
+        learner = cls(random_state=self.seed, **values)
+        learner.check()
+        return learner
+
+    def read(self) -> "Read":
+        """Return the images, with the labels and the validation rows drawn."""
+        n_labels, validation = self.n_labels(), self.n_validation()
+        data = sources.load(
+            self.data, data_dir=self.data_dir, split=self.split, test_fraction=self.test_fraction
+        )
+        whole = data.train
+        keep = np.flatnonzero(whole.y >= 0)
+        if n_labels is not None:
+            keep = draw_labels(whole, n_labels, seed=self.label_seed) if n_labels else keep[:0]
+        held = np.empty(0, dtype=np.int64)
+        if validation is not None:
+            drawn = keep if n_labels is not None else keep[:0]
+            held = draw_validation(whole, validation, keep=drawn, seed=self.label_seed)
+        train = hide_labels(whole, np.setdiff1d(keep, held))
+        rest = np.setdiff1d(np.arange(len(whole)), held)
+        return Read(
+            data, train.take(rest) if len(held) else train, whole.take(held) if len(held) else None
+        )
+
+    def n_labels(self) -> int | None:
+        """Return how many labels are asked for; None for all."""
+        if self.labels in LABEL_WORDS:
+            return None if self.labels == "all" else 0
+        if not self.labels.isdigit() or int(self.labels) == 0:
+            raise InputError(f"--labels {self.labels}: it takes all, none, or a number from 1 on")
+        return int(self.labels)
+
+    def n_validation(self) -> float | None:
+        """Return the size of the validation part, a count or a fraction; None for none."""
+        if self.validation == "none":
+            return None
+        try:
+            value = int(self.validation) if self.validation.isdigit() else float(self.validation)
+        except ValueError:
+            value = math.nan
+        if not (isinstance(value, int) and value > 0) and not 0 < value < 1:
+            raise InputError(
+                f"--validation {self.validation}: it takes none, a count from 1 on, "
+                "or a fraction between 0 and 1"
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Read:
+    """Images read for a job.
+
+    Attributes
+    ----------
+    data : DataSet
+        As it came.
+    train : Images
+        To learn from; hidden labels are `UNLABELED`.
+    validation : Images or None
+        Not trained on.
+    """
+
+    data: DataSet
+    train: Images
+    validation: Images | None
+
+    @property
+    def test(self) -> Images | None:
+        """The test part, looked at once, at the end."""
+        return self.data.test
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """Return what a run records of its data."""
+        return {
+            "name": self.data.name,
+            "fingerprint": self.data.train.fingerprint(),
+            "n_train": len(self.train),
+            "n_test": 0 if self.test is None else len(self.test),
+            "n_labeled": self.train.n_labeled,
+            "labels": job.labels,
+            "label_seed": job.label_seed,
+            "n_validation": 0 if self.validation is None else len(self.validation),
+            "validation_use": "nothing" if self.validation is None else "judging after each epoch",
+            "classes": list(self.train.classes),
+        }
+
+
+def parse_value(name: str, value: Any, kind: Any) -> Any:
+    """Return `value`, text from a command line or not, as the type that a hyper-parameter has."""
+    if not isinstance(value, str):
+        return value
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if NoneType in kinds and value.lower() == "none":
+        return None
+    words = {"true": True, "false": False}
+    for one in kinds:
+        try:
+            if one is bool:
+                return words[value.lower()]
+            if one in (int, float, str):
+                return one(value)
+        except (ValueError, KeyError):
+            continue
+    names = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
+    wanted = " or ".join(names.get(one, str(one)) for one in kinds)
+    raise InputError(f"{name}={value}: it takes {wanted}")
+
+
+def fit(
+    job: Job,
+    out: Path,
+    *,
+    machine: Machine | None = None,
+    watch: Sequence["Watcher"] = (),
+    command: str = "",
+) -> "Learner":
+    """Run the job into a new run folder.
+
+    Parameters
+    ----------
+    job : Job
+    out : Path
+        A folder that is missing or empty.
+    machine : Machine, optional
+    watch : sequence of Watcher
+        Beside the metrics file.
+    command : str
+        What the user typed, for the record.
+
+    Returns
+    -------
+    Learner
+        Fitted, judged on the test part, and saved.
+
+    Raises
+    ------
+    InputError
+        If anything in the job cannot be; nothing is written then.
+    Interrupted
+        After Ctrl-C; what was learned is saved, and `resume` goes on.
+    """
+    import torch
+
+    machine = machine or Machine()
+    learner, fabric = job.learner(), machine.fabric()
+    read = job.read()
+    runs.create(out)
+    config = {
+        "format": runs.FORMAT,
+        "model": job.model,
+        "params": learner.hyper_parameters(),
+        "job": asdict(job),
+        "machine": asdict(machine),
+        "data": read.facts(job),
+        "seed": job.seed,
+        "threads": torch.get_num_threads(),
+        "precision": machine.precision,
+        "hardware": runs.hardware() | {"device": str(fabric.device)},
+        "versions": runs.versions(),
+        "command": command,
+    }
+    runs.write_json(out / runs.CONFIG, config)
+    return _train(job, read, learner, fabric, out, config, watch)
+
+
+def resume(
+    run: Path,
+    *,
+    watch: Sequence["Watcher"] = (),
+) -> "Learner":
+    """Go on with a run that was stopped or killed, to the bits it would have had.
+
+    Raises
+    ------
+    InputError
+        If the run has ended, or if its data or its number of threads are not what they were.
+    """
+    import torch
+
+    config = runs.read_config(run)
+    if "job" not in config or (runs.has_weights(run) and not runs.has_checkpoint(run)):
+        raise InputError(f"{run} has ended: there is nothing to resume; use evaluate or predict")
+    job, machine = Job(**config["job"]), Machine(**config["machine"])
+    threads = config["threads"]
+    if os.environ.get("OMP_NUM_THREADS", str(threads)) != str(threads):
+        raise InputError(
+            f"{run} was started with {threads} threads, and OMP_NUM_THREADS is "
+            f"{os.environ['OMP_NUM_THREADS']}: other threads add up in another order, and "
+            f"the result would not be the same bits; set OMP_NUM_THREADS={threads}"
+        )
+    learner, fabric = job.learner(), replace(machine, threads=threads).fabric()
+    if torch.get_num_threads() != threads:
+        raise InputError(f"{run} was started with {threads} threads, which this machine refuses")
+    read = job.read()
+    found, wanted = read.data.train.fingerprint(), config["data"]["fingerprint"]
+    if found != wanted:
+        raise InputError(
+            f"the images of {job.data} have changed since {run} was started (fingerprint "
+            f"{found[:12]}, then {wanted[:12]}); bring the old ones back, or fit anew"
+        )
+    return _train(job, read, learner, fabric, run, config, watch)
+
+
+def _train(
+    job: Job,
+    read: Read,
+    learner: "Learner",
+    fabric: Any,
+    out: Path,
+    config: dict[str, Any],
+    watch: Sequence["Watcher"],
+) -> "Learner":
+    from whatwhere.train import checkpoint
+    from whatwhere.train.progress import MetricsFile
+    from whatwhere.train.trainer import Interrupted, Trainer
+
+    metrics = MetricsFile(
+        lambda records: runs.write_metrics(out, records),
+        lambda record: runs.append_metrics(out, record),
+    )
+    try:
+        with stoppable() as stop:
+            learner.trainer = Trainer(fabric, out / runs.CHECKPOINT, [metrics, *watch], stop)
+            fit_images(learner, read)
+    except Interrupted:
+        save(learner, out, config)
+        raise
+    save(learner, out, config)
+    judge_run(learner, read, out)
+    checkpoint.remove(out / runs.CHECKPOINT)
+    return learner
+
+
+def fit_images(learner: "Learner", read: Read) -> "Learner":
+    """Fit the learner to images with their labels as places in `classes`."""
+    from whatwhere.learner import ImageClassifier
+
+    validation = None if read.validation is None else (read.validation.x, read.validation.y)
+    y = read.train.y if read.train.n_labeled else None
+    assert isinstance(learner, ImageClassifier)
+    try:
+        return learner.fit(read.train.x, y, validation=validation)
+    finally:  # an interrupted learner is a fitted one
+        if len(getattr(learner, "classes_", ())):
+            learner.name_classes([read.train.classes[place] for place in learner.classes_])
+
+
+def save(learner: "Learner", out: Path, config: Mapping[str, Any]) -> None:
+    """Write weights, and what only the fitted learner knows, into the run folder."""
+    told = learner.describe() | {"stages": learner.stages_}
+    runs.write_weights(out, learner.module_)
+    runs.write_json(out / runs.CONFIG, dict(config) | told | {"versions": config["versions"]})
+
+
+def judge_run(learner: "Learner", read: Read, out: Path) -> dict[str, Any]:
+    """Judge the learner on the test part, beside the floors, and write evaluation and panels."""
+    from whatwhere.evaluate import judge
+
+    images = read.train if read.test is None else read.test
+    evaluation = judge.evaluate(learner, read.test) if read.test is not None else {}
+    if read.test is not None and read.train.n_labeled:
+        evaluation["floors"] = judge.floors(read.train, read.test)
+    runs.write_json(out / runs.EVALUATION, evaluation)
+    judge.draw_panels(learner, images, out, tested=read.test is not None)
+    return evaluation
