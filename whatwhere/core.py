@@ -56,11 +56,14 @@ def key(*counters: int | str) -> int:
 
 @contextmanager
 def seeded(*counters: int | str) -> "Iterator[None]":
-    """Draw from `key(*counters)` inside the block; leave the caller's random stream as it was."""
+    """Draw from `key(*counters)` inside the block; leave the caller's random stream as it was.
+
+    This is for draws on the CPU, such as those of weights; generators of other devices stay.
+    """
     import torch
 
-    with torch.random.fork_rng():
-        torch.manual_seed(key(*counters))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key(*counters))
         yield
 
 

@@ -35,8 +35,8 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
         strangers = np.setdiff1d(truth, learner.classes_)
         if len(strangers):
             raise InputError(
-                f"the test images have the class {strangers[0]!r}, which the run does not know; "
-                f"it knows {', '.join(map(str, learner.classes_[:5]))}"
+                f"the test images have the class {strangers[0].item()!r}, which the run does not "
+                f"know; it knows {', '.join(map(str, learner.classes_[:5]))}"
             )
         told |= measures.classification(truth, predicted, learner.classes_.tolist())
     if isinstance(learner.module_, Reconstructs):
@@ -54,16 +54,46 @@ def reconstruction_mse(learner: Learner, images: np.ndarray) -> float:
     return sum(float(part.sum()) for part in errors) / images.size
 
 
-def floors(train: Images, test: Images) -> list[dict[str, Any]]:
-    """Return what simple methods reach on the same test images with the same labels."""
+def floor(train: Images, test: Images) -> dict[str, Any]:
+    """Judge a support vector machine on raw pixels, fitted to the labels that are shown.
+
+    Returns
+    -------
+    dict
+        `measures.classification` of the labeled test images.
+
+    Raises
+    ------
+    InputError
+        If fewer than two classes are shown, or no test image has a label.
+    """
+    shown = len(np.unique(train.y[train.y != UNLABELED]))
+    if shown < 2:
+        raise InputError(
+            f"the training images show {shown or 'no'} class{'es' * (not shown)}, and a support "
+            "vector machine needs two; show more labels"
+        )
     known = test.y != UNLABELED
-    if not known.any() or len(np.unique(train.y[train.y != UNLABELED])) < 2:
-        return []
-    if train.n_labeled > MOST_LABELS_FOR_SVM:
-        return []
+    if not known.any():
+        raise InputError(f"none of the {len(test)} test images has a label; name a labeled part")
     predicted = probes.floor_svm(train.x, train.y, test.x[known])
-    told = measures.classification(test.y[known], predicted, list(range(len(test.classes))))
-    name = f"SVM on raw pixels, same {train.n_labeled} labels"
+    return measures.classification(test.y[known], predicted, list(range(len(test.classes)))) | {
+        "classes": list(test.classes)
+    }
+
+
+def floors(train: Images, test: Images) -> list[dict[str, Any]]:
+    """Return what simple methods reach on the same test images with the same labels.
+
+    Empty where they cannot be fitted or judged, or would take longer than the run itself.
+    """
+    shown = train.y[train.y != UNLABELED]
+    if len(np.unique(shown)) < 2 or len(shown) > MOST_LABELS_FOR_SVM:
+        return []
+    if not (test.y != UNLABELED).any():
+        return []
+    told = floor(train, test)
+    name = f"SVM on raw pixels, same {len(shown)} labels"
     return [{"name": name, "error": told["error"], "interval": told["interval"]}]
 
 
@@ -76,6 +106,39 @@ def probe(learner: Learner, train: Images, test: Images, name: str) -> Mapping[s
     predicted = fitted.predict(learner.transform(test.x[known]))
     told = measures.classification(test.y[known], predicted, list(range(len(test.classes))))
     return told | {"classes": list(test.classes), "probe": name, "n_labeled": int(shown.sum())}
+
+
+def draw_reconstructions(learner: Learner, images: Images, n: int, out: Path) -> float:
+    """Draw the first images above what the learner rebuilds from their codes.
+
+    Parameters
+    ----------
+    learner : Learner
+    images : Images
+    n : int
+        Images in the picture; fewer where there are fewer.
+    out : Path
+        A PNG, written whole or not at all.
+
+    Returns
+    -------
+    float
+        Mean squared error a pixel of these images, in [0, 1]².
+
+    Raises
+    ------
+    InputError
+        If the learner does not reconstruct, or the images are not of its size.
+    """
+    first = images.x[:n]
+    picture = panels.pairs(first, learner.reconstruct(first))
+    fresh = out.with_name(f".{out.name}.tmp")
+    try:
+        panels.write_png(fresh, picture)
+        fresh.replace(out)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return reconstruction_mse(learner, first)
 
 
 def draw_panels(learner: Learner, images: Images, run: Path, *, tested: bool) -> None:
@@ -93,23 +156,16 @@ def draw_panels(learner: Learner, images: Images, run: Path, *, tested: bool) ->
     folder.mkdir(exist_ok=True)
     module = learner.module_
     if isinstance(module, Reconstructs):
-        first = images.take(np.arange(min(SHOWN, len(images))))
-        originals = Rows(first.x).take(_all(first)).x.numpy()
-        rebuilt = learner.reconstruct(first.x)
-        panels.reconstructions(folder, originals, rebuilt, reconstruction_mse(learner, first.x))
+        first = images.x[:SHOWN]
+        mse = reconstruction_mse(learner, first)
+        panels.reconstructions(folder, first, learner.reconstruct(first), mse)
     if isinstance(module, HasFilters) and (filters := module.filters()) is not None:
         panels.filters(folder, filters.cpu().numpy())
-    known = images.y != UNLABELED
-    if tested and isinstance(learner, ImageClassifier) and len(learner.classes_) and known.any():
-        labeled = images.take(np.flatnonzero(known))
+    known = np.flatnonzero(images.y != UNLABELED)
+    if tested and isinstance(learner, ImageClassifier) and len(learner.classes_) and len(known):
+        labeled = images.take(known)
         probability = learner.predict_proba(labeled.x)
         predicted = learner.classes_[probability.argmax(1)]
         truth = np.array(labeled.classes)[labeled.y]
-        names = None if labeled.names is None else list(labeled.names)
-        panels.mistakes(folder, labeled.x, truth, predicted, probability.max(1), names)
-
-
-def _all(images: Images) -> Any:
-    import torch
-
-    return torch.arange(len(images))
+        surest = probability.max(1)
+        panels.mistakes(folder, labeled.x, truth, predicted, surest, labeled.names, rows=known)

@@ -11,18 +11,28 @@ from whatwhere.core import UNLABELED, InputError
 
 
 def wilson(errors: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of an error rate, in percent.
+    """Return the score interval of an error rate, in percent.
+
+    Unlike the rate plus or minus two deviations it holds near 0 too, and never leaves [0, 100].
 
     Parameters
     ----------
     errors, n : int
-        So many wrong out of so many.
+        So many wrong out of so many; n is at least 1.
     level : float in (0, 1)
+        How often such an interval holds the true rate.
 
     References
     ----------
     Wilson. Probable inference, the law of succession, and statistical inference. 1927.
+
+    Examples
+    --------
+    >>> low, high = wilson(0, 100)
+    >>> low, round(high, 2)
+    (0.0, 3.7)
     """
+    assert 0 <= errors <= n and n > 0, (errors, n)
     interval = stats.binomtest(errors, n).proportion_ci(level, method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
 
@@ -33,7 +43,7 @@ def classification(y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[Any])
     Parameters
     ----------
     y_true, y_pred : array-like (n,)
-        Labels out of `classes`.
+        Labels out of `classes`, n at least 1.
     classes : sequence
         Rows (true) and columns (predicted) of the confusion matrix.
 
@@ -41,43 +51,77 @@ def classification(y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[Any])
     -------
     dict
         ``n``, ``accuracy`` in [0, 1], ``error`` in percent, its 95 % ``interval``, ``confusion`` as
-        lists of counts, ``classes``.
+        lists of counts, ``classes``; ready for JSON.
 
     Raises
     ------
     InputError
-        If there is nothing to judge, or a label is hidden: that is no error and no hit.
+        If there is nothing to judge, the lengths differ, a label is not among the classes, or it is
+        hidden (-1): that is no error and no hit.
     """
-    truth, said = np.asarray(y_true), np.asarray(y_pred)
-    if len(truth) == 0:
+    truth, said = (np.asarray(labels).tolist() for labels in (y_true, y_pred))
+    if len(truth) != len(said):
+        raise InputError(
+            f"{len(truth)} labels and {len(said)} predictions; give one of each an image"
+        )
+    if not truth:
         raise InputError("no image to judge; give a test part with labels")
-    if np.issubdtype(truth.dtype, np.number) and (truth == UNLABELED).any():
-        hidden = int((truth == UNLABELED).sum())
+    place = {name: number for number, name in enumerate(np.asarray(classes).tolist())}
+    hidden = truth.count(UNLABELED)
+    if hidden:
         raise InputError(
             f"{hidden} of {len(truth)} test images have no label (-1), which is neither right nor "
             "wrong; leave them out"
         )
-    place = {name: number for number, name in enumerate(classes)}
+    for what, labels in (("label", truth), ("prediction", said)):
+        strangers = [label for label in labels if label not in place]
+        if strangers:
+            raise InputError(
+                f"the {what} {strangers[0]!r} is not among the classes "
+                f"{', '.join(map(str, list(place)[:5]))}{', ...' if len(place) > 5 else ''}; "
+                "name every class"
+            )
     confusion = np.zeros((len(place), len(place)), dtype=int)
-    pairs = ([place[label] for label in labels.tolist()] for labels in (truth, said))
-    np.add.at(confusion, tuple(pairs), 1)
-    wrong, n = int((truth != said).sum()), len(truth)
+    np.add.at(confusion, ([place[label] for label in truth], [place[label] for label in said]), 1)
+    n, right = len(truth), int(confusion.trace())
     return {
         "n": n,
-        "accuracy": 1 - wrong / n,
-        "error": 100 * wrong / n,
-        "interval": list(wilson(wrong, n)),
+        "accuracy": right / n,
+        "error": 100 * (n - right) / n,
+        "interval": list(wilson(n - right, n)),
         "confusion": confusion.tolist(),
-        "classes": list(classes),
+        "classes": list(place),
     }
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> dict[str, Any]:
-    """Return mean, deviation (n - 1), number and Student's interval of the mean.
+    """Return the mean of independent draws, and how sure it is.
 
-    The last two are None for a single value.
+    Parameters
+    ----------
+    values : array-like (n,)
+        n at least 1.
+    level : float in (0, 1)
+        How often such an interval holds the true mean, for draws that are about normal.
+
+    Returns
+    -------
+    dict
+        ``mean``; ``sd``, the deviation of the values (dividing by n - 1); ``n``; ``interval``, of
+        the mean, by Student's t. A single value has neither deviation nor interval: None.
+
+    Raises
+    ------
+    InputError
+        If there is no value.
+
+    References
+    ----------
+    Student. The probable error of a mean. 1908.
     """
     x = np.asarray(values, dtype=float)
+    if len(x) == 0:
+        raise InputError("no value to take the mean of; run one draw at least")
     told: dict[str, Any] = {"mean": float(x.mean()), "sd": None, "n": len(x), "interval": None}
     if len(x) > 1:
         sd = float(x.std(ddof=1))
@@ -86,7 +130,33 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> dict[str, Any]:
     return told
 
 
-def paired_difference(a: Mapping[Any, float], b: Mapping[Any, float]) -> dict[str, Any]:
-    """Return `mean_interval` of a minus b, over the draws that both have."""
-    draws = sorted(a.keys() & b.keys())
-    return mean_interval([a[draw] - b[draw] for draw in draws])
+def paired_difference(
+    a: Mapping[Any, float] | ArrayLike, b: Mapping[Any, float] | ArrayLike, level: float = 0.95
+) -> dict[str, Any]:
+    """Return `mean_interval` of a minus b, draw by draw.
+
+    What a draw of labels makes easy or hard is the same for both, and falls out of the difference.
+
+    Parameters
+    ----------
+    a, b : mapping of draw to value, or array-like (n,)
+        Of mappings, the draws that both have are compared; arrays are in the same order of draws.
+    level : float in (0, 1)
+
+    Raises
+    ------
+    InputError
+        If there is no common draw, or arrays differ in length.
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        shared = [draw for draw in a if draw in b]
+        if not shared:
+            raise InputError(
+                f"no draw in common: {', '.join(map(str, a))} and {', '.join(map(str, b))}; "
+                "run both on the same draws"
+            )
+        return mean_interval([a[draw] - b[draw] for draw in shared], level)
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if x.shape != y.shape:
+        raise InputError(f"{x.size} values and {y.size}; give both on the same draws, in one order")
+    return mean_interval(x - y, level)

@@ -43,6 +43,7 @@ def grid(images: np.ndarray, columns: int = COLUMNS, width: int = WIDTH) -> np.n
     -------
     ndarray (height, width, 3), uint8
     """
+    columns = min(columns, len(images))
     return _tile(_enlarge(_color(images), columns, width), columns)
 
 
@@ -99,10 +100,10 @@ def reconstructions(
         mse = float(np.mean((_unit(originals) - _unit(rebuilt)) ** 2))
     several = len(originals) > COLUMNS
     caption = (
-        f"{'In each pair of rows, the' if several else 'The'} upper row shows images as they are, and "
-        "the lower row what the decoder makes of their codes. Strokes that are blurred or missing "
-        f"below are what the code does not keep. Mean squared error a pixel, on a scale from 0 to 1: "
-        f"{mse:.2g}."
+        f"{'In each pair of rows, the' if several else 'The'} upper row shows images as they are, "
+        "and the lower row what the decoder makes of their codes. Details that are blurred or "
+        "missing below are what the code does not keep. Mean squared error a pixel, on a scale "
+        f"from 0 to 1: {mse:.2g}."
     )
     _write(folder, "reconstructions", pairs(originals, rebuilt), "Reconstructions", caption, 10)
 
@@ -195,9 +196,9 @@ def mistakes(
     else:
         which = f"The {len(told)} surest of {len(wrong)} mistakes among {len(images)} images."
     caption = (
-        f"{which} Below each image: its true class, the class that was predicted, and how probable the "
-        "classifier held that to be. Look for labels that are themselves wrong, and for images that "
-        "a person would doubt too."
+        f"{which} Below each image: its true class, the class that was predicted, and how probable "
+        "the classifier held that to be. Look for labels that are themselves wrong, and for images "
+        "that a person would doubt too."
     )
     picture = _labeled(images[surest], told)
     _write(folder, "mistakes", picture, "Most confident mistakes", caption, 30, rows=told)
@@ -280,7 +281,7 @@ def _labeled(images: np.ndarray, told: Sequence[dict[str, Any]]) -> np.ndarray:
             middle = (width // 2, height + GAP + number * LINE)
             draw.text(middle, line, fill=(INK,) * 3, font=font, anchor="ma")
         cell[:] = np.asarray(image)
-    return _tile(cells, MISTAKE_COLUMNS)
+    return _tile(_pad(cells, max(k, MISTAKE_COLUMNS)), MISTAKE_COLUMNS)
 
 
 def _fit(names: list[str], font: Any, width: int) -> str:

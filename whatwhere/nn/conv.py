@@ -191,9 +191,10 @@ class Decoder(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.steps = nn.ModuleList()
-        lowest = next(
+        learning = (
             place for place, layer in enumerate(encoder.layers) if not isinstance(layer, Pool)
         )
+        lowest = next(learning, 0)
         self.plan: list[tuple[Layer, tuple[int, ...]]] = []
         for place in reversed(range(len(encoder.layers))):
             layer, below = encoder.layers[place], encoder.shapes[place]

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whatwhere.core import InputError
+from whatwhere.nn.architecture import LARGEST_WINDOW
 
 
 def where_type(size: int) -> torch.dtype:
@@ -154,7 +155,7 @@ class WhatWhere(nn.Module):
     Raises
     ------
     InputError
-        If the sizes leave gaps, or for another rule of overlap: a mean of what was written depends
+        If the sizes leave gaps, places do not fit into two bytes, or for another rule of overlap: a mean of what was written depends
         on how often a cell was written, which exchange formats lose without a word.
 
     Examples
@@ -171,10 +172,10 @@ class WhatWhere(nn.Module):
     def __init__(self, size: int, stride: int | None = None, overlap: str = "max") -> None:
         super().__init__()
         self.size, self.stride = size, size if stride is None else stride
-        if size < 1 or not 1 <= self.stride <= size:
+        if not 1 <= size <= LARGEST_WINDOW or not 1 <= self.stride <= size:
             raise InputError(
-                f"what-where pooling has size={size}, stride={stride}: it takes a size of 1 or "
-                "more and a stride from 1 to the size"
+                f"what-where pooling has size={size}, stride={stride}: it takes a size from 1 to "
+                f"{LARGEST_WINDOW} and a stride from 1 to the size"
             )
         if overlap != "max":
             raise InputError(

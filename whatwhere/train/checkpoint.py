@@ -31,9 +31,10 @@ def write(folder: Path, state: dict[str, Any], place: dict[str, Any]) -> None:
     for part in fresh.iterdir():
         with part.open("rb") as file:
             os.fsync(file.fileno())
-    # From here on `fresh` is whole: `find` takes it where `folder` is missing.
-    shutil.rmtree(former, ignore_errors=True)
+    # Where an earlier kill fell between the two renames, `former` is the only one: it stays until
+    # `fresh` has its place.
     if folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
         folder.rename(former)
     fresh.rename(folder)
     shutil.rmtree(former, ignore_errors=True)

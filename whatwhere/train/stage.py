@@ -23,7 +23,8 @@ class Sampler(Protocol):
 class Shuffled:
     """Every row once, in a random order.
 
-    A last batch of a single row joins the one before it: there is no variance to normalize in it.
+    A batch of a single row joins the next one, the last of them the one before: there is no
+    variance to normalize in it.
 
     Parameters
     ----------
@@ -40,9 +41,15 @@ class Shuffled:
         if not self.unlabeled:
             batches = [rows[y[rows] != UNLABELED] for rows in batches]
             batches = [rows for rows in batches if len(rows)]
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+        joined: list[Tensor] = []
+        for rows in batches:
+            if joined and len(joined[-1]) == 1:
+                joined[-1] = torch.cat([joined[-1], rows])
+            else:
+                joined.append(rows)
+        if len(joined) > 1 and len(joined[-1]) == 1:
+            joined[-2:] = [torch.cat(joined[-2:])]
+        return joined
 
     def __str__(self) -> str:
         """Say the rule."""

@@ -1,0 +1,181 @@
+import json
+from math import sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whatwhere.core import InputError
+from whatwhere.evaluate.measures import (
+    classification,
+    mean_interval,
+    paired_difference,
+    wilson,
+)
+
+counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+values = st.lists(st.floats(-100, 100), min_size=2, max_size=20)
+
+
+@given(counts)
+def test_the_interval_of_a_rate_holds_it_and_stays_within_all_and_nothing(count):
+    errors, n = count
+    low, high = wilson(errors, n)
+    assert 0 <= low <= 100 * errors / n + 1e-9
+    assert 100 * errors / n - 1e-9 <= high <= 100
+
+
+@given(counts)
+def test_the_interval_of_errors_mirrors_that_of_hits(count):
+    errors, n = count
+    low, high = wilson(errors, n)
+    assert wilson(n - errors, n) == pytest.approx((100 - high, 100 - low))
+
+
+@given(counts)
+def test_the_interval_of_a_rate_ends_where_the_score_test_just_accepts(count):
+    errors, n = count
+    for end in wilson(errors, n):
+        p, rate = end / 100, errors / n
+        # Wilson's ends solve (rate - p)² = z² p (1 - p) / n, with z of 2.5 % in each tail.
+        assert (rate - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / n, abs=1e-7)
+
+
+def test_a_higher_level_and_fewer_images_widen_the_interval_of_a_rate():
+    def width(*arguments):
+        low, high = wilson(*arguments)
+        return high - low
+
+    assert width(10, 100, 0.99) > width(10, 100) > width(100, 1000)
+
+
+def test_the_interval_of_a_rate_holds_the_true_rate_as_often_as_it_says():
+    drawn = np.random.default_rng(0).binomial(200, 0.08, size=400)
+    ends = {errors: wilson(int(errors), 200) for errors in np.unique(drawn)}
+    held = np.mean([ends[errors][0] <= 8 <= ends[errors][1] for errors in drawn])
+    assert abs(held - 0.95) < 4 * sqrt(0.95 * 0.05 / 400)
+
+
+def test_confusion_has_true_classes_in_rows_and_predicted_ones_in_columns():
+    told = classification(["a", "a", "b"], ["a", "b", "b"], ["b", "a"])
+    assert told["confusion"] == [[1, 0], [1, 1]]
+    assert told["classes"] == ["b", "a"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_accuracy_error_and_confusion_tell_the_same(labels):
+    truth, said = zip(*labels, strict=True)
+    told = classification(truth, said, range(4))
+    confusion = np.array(told["confusion"])
+    assert confusion.sum() == told["n"] == len(labels)
+    assert told["accuracy"] == confusion.trace() / told["n"]
+    assert told["error"] == pytest.approx(100 - 100 * told["accuracy"])
+    assert tuple(told["interval"]) == wilson(told["n"] - confusion.trace(), told["n"])
+    assert (confusion.sum(axis=1) == np.bincount(truth, minlength=4)).all()
+
+
+@given(st.permutations(range(12)))
+def test_a_classification_does_not_depend_on_the_order_of_images(order):
+    truth, said = np.arange(12) % 3, np.arange(12) % 2
+    shuffled = classification(truth[order], said[order], range(3))
+    assert shuffled == classification(truth, said, range(3))
+
+
+def test_a_classification_of_arrays_can_be_written_as_json():
+    told = classification(np.array(["x", "y"]), np.array(["y", "y"]), ("x", "y"))
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_a_hidden_label_is_neither_an_error_nor_a_hit():
+    with pytest.raises(InputError, match="2 of 3 test images have no label"):
+        classification([0, -1, -1], [0, 0, -1], [0, 1])
+
+
+def test_a_hidden_label_is_refused_even_where_a_class_is_called_so():
+    with pytest.raises(InputError, match="no label"):
+        classification([-1, 1], [1, 1], [-1, 1])
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "words"),
+    [
+        ([], [], "no image to judge"),
+        ([0, 1], [0], "2 labels and 1 predictions"),
+        ([0, 7], [0, 0], "label 7 is not among the classes 0, 1"),
+        ([0, 1], [0, 7], "prediction 7 is not among the classes 0, 1"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_in_one_line(truth, said, words):
+    with pytest.raises(InputError, match=words) as caught:
+        classification(truth, said, [0, 1])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_interval_of_a_mean_is_students():
+    # A textbook's: of 2 values, t is 12.7062 and the deviation of the mean half their distance.
+    told = mean_interval([1.0, 3.0])
+    assert told["mean"] == 2
+    assert told["sd"] == pytest.approx(sqrt(2))
+    assert told["interval"] == pytest.approx([2 - 12.7062, 2 + 12.7062], abs=1e-3)
+    assert told["n"] == 2
+
+
+@given(values, st.floats(-50, 50))
+def test_a_shift_of_all_values_shifts_the_interval_and_leaves_the_deviation(x, shift):
+    told, shifted = mean_interval(x), mean_interval(np.array(x) + shift)
+    assert shifted["interval"] == pytest.approx(np.array(told["interval"]) + shift, abs=1e-6)
+    assert shifted["sd"] == pytest.approx(told["sd"], abs=1e-6)
+
+
+def test_the_interval_of_a_mean_holds_the_true_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(5, 2, size=(2000, 3))
+    ends = np.array([mean_interval(draw)["interval"] for draw in draws])
+    held = ((ends[:, 0] <= 5) & (ends[:, 1] >= 5)).mean()
+    assert abs(held - 0.95) < 4 * sqrt(0.95 * 0.05 / len(draws))
+
+
+def test_one_value_has_a_mean_and_no_interval():
+    assert mean_interval([4.0]) == {"mean": 4.0, "sd": None, "n": 1, "interval": None}
+
+
+def test_no_value_has_no_mean():
+    with pytest.raises(InputError, match="run one draw"):
+        mean_interval([])
+
+
+@given(values)
+def test_what_is_common_to_a_draw_falls_out_of_a_paired_difference(hardness):
+    a = {draw: value + 3 for draw, value in enumerate(hardness)}
+    b = dict(enumerate(hardness))
+    told = paired_difference(a, b)
+    assert told["mean"] == pytest.approx(3, abs=1e-9)
+    assert told["interval"] == pytest.approx([3, 3], abs=1e-6)
+
+
+def test_a_paired_difference_looks_at_draws_that_both_have():
+    told = paired_difference({0: 9.0, 1: 8.0, 2: 5.0}, {2: 4.0, 1: 6.0, 7: 0.0})
+    assert told["mean"] == 1.5
+    assert told["n"] == 2
+
+
+def test_a_paired_difference_of_arrays_goes_place_by_place():
+    told = paired_difference([3.0, 5.0], np.array([1.0, 1.0]))
+    assert (told["mean"], told["n"]) == (3.0, 2)
+
+
+@given(values)
+def test_a_paired_difference_changes_sign_with_its_sides(x):
+    a, b = dict(enumerate(x)), dict(enumerate(reversed(x)))
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there["mean"] == pytest.approx(-back["mean"])
+    assert there["sd"] == pytest.approx(back["sd"])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [({0: 1.0}, {1: 1.0}, "no draw in common"), ([1.0, 2.0], [1.0], "2 values and 1")],
+)
+def test_draws_that_cannot_be_paired_are_refused(a, b, words):
+    with pytest.raises(InputError, match=words):
+        paired_difference(a, b)

@@ -1,0 +1,320 @@
+"""The command line as a user meets it: what it prints, what it writes, how it refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from whatwhere import cli
+
+NET = ["--set", "architecture=(4)3c-2p-(6)3c-2p"]
+
+
+@pytest.fixture
+def say(monkeypatch, capsys):
+    """Run a command in this process; return its exit code, its stdout and its stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["whatwhere", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def refused(say):
+    """Run a command that must be refused with exit code 2 and one line; return the line."""
+
+    def run(*words):
+        code, _, err = say(*words)
+        assert code == 2, err
+        lines = [line for line in err.splitlines() if line.startswith("whatwhere:")]
+        assert len(lines) == 1 == len(err.strip().splitlines()), err
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A finished run on the digits with 50 labels."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["fit", "digits", "--labels", "50", "--epochs", "2", *NET, "--out", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "whatwhere", *words],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    return folder
+
+
+def test_help_is_quick_and_needs_no_torch():
+    code = "import sys, whatwhere.cli; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    said = subprocess.run(
+        [sys.executable, "-m", "whatwhere", "fit", "--help"], check=True, capture_output=True
+    )
+    assert b"--labels" in said.stdout
+
+
+def test_every_command_says_what_it_does(say):
+    code, out, _ = say("--help")
+    assert code == 0
+    commands = "demo fit evaluate predict embed reconstruct compare reproduce report"
+    for command in [*commands.split(), "models", "experiments", "data"]:
+        assert command in out
+        assert say(command, "--help")[0] == 0
+
+
+def test_fit_writes_the_run_folder_of_the_contract(run_folder):
+    there = {path.name for path in run_folder.iterdir()}
+    wanted = {"config.json", "model.safetensors", "metrics.jsonl", "evaluation.json", "panels"}
+    assert there == wanted | {"report.html"}
+    config = json.loads((run_folder / "config.json").read_text())
+    assert config["model"] == "swwae"
+    assert config["data"]["n_labeled"] == 50
+    assert config["threads"] == 1
+    assert config["stages"][0]["epochs"] == 2
+    assert len((run_folder / "metrics.jsonl").read_text().splitlines()) == 2
+    panels = {path.name for path in (run_folder / "panels").glob("*.png")}
+    assert {"reconstructions.png", "filters.png", "mistakes.png"} <= panels
+
+
+def test_evaluate_prints_one_json_object(say, run_folder):
+    code, out, _ = say("evaluate", run_folder, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["n"] == 599
+    assert told["error"] == pytest.approx(100 * (1 - told["accuracy"]))
+    written = json.loads((run_folder / "evaluation.json").read_text())
+    assert {name: value for name, value in written.items() if name != "floors"} == told
+    assert 0 < told["reconstruction_mse"] < 1
+
+
+def test_a_probe_judges_the_features_with_the_labels_that_it_is_shown(say, run_folder):
+    code, out, _ = say("evaluate", run_folder, "--probe", "linear", "--labels", "100", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["n_labeled"] == 100
+    assert 0 < told["error"] < 60
+
+
+def test_predict_writes_a_row_for_each_image(say, run_folder, tmp_path):
+    images = np.zeros((5, 8, 8), np.uint8)
+    np.savez(tmp_path / "new.npz", x=images)
+    out = tmp_path / "said.csv"
+    assert say("predict", run_folder, tmp_path / "new.npz", "--out", out)[0] == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["row"] for row in rows] == list("01234")
+    columns = [name for name in rows[0] if name.startswith("p:")]
+    assert columns == [f"p:{digit}" for digit in range(10)]
+    assert sum(float(rows[0][name]) for name in columns) == pytest.approx(1, abs=1e-5)
+    assert max(columns, key=lambda name: float(rows[0][name])) == f"p:{rows[0]['label']}"
+
+
+def test_embed_writes_the_features(say, run_folder, tmp_path):
+    out = tmp_path / "features.npz"
+    assert say("embed", run_folder, "digits", "--split", "test", "--out", out)[0] == 0
+    with np.load(out) as file:
+        assert file["embedding"].shape == (599, 6 * 2 * 2)
+        assert file["embedding"].dtype == np.float32
+
+
+def test_reconstruct_draws_a_picture(say, run_folder, tmp_path):
+    out = tmp_path / "pairs.png"
+    assert say("reconstruct", run_folder, "digits", "--out", out)[0] == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unsupervised_run_embeds_but_does_not_predict(say, refused, tmp_path):
+    run = tmp_path / "run"
+    words = ("fit", "digits", "--labels", "none", "--epochs", "1", *NET, "--out", run)
+    assert say(*words)[0] == 0
+    assert json.loads((run / "evaluation.json").read_text())["error"] is None
+    assert say("embed", run, "digits", "--out", tmp_path / "e.npz")[0] == 0
+    assert "without labels" in refused("predict", run, "digits", "--out", tmp_path / "p.csv")
+
+
+def test_compare_fills_in_what_is_missing_and_no_more(say, tmp_path):
+    words = ("compare", "digits", "--models", "swwae,cnn,svm", "--labels", "50", "--epochs", "1")
+    words += (*NET, "--out", tmp_path / "both")
+    code, out, _ = say(*words, "--seeds", "1")
+    assert code == 0
+    assert "swwae" in out
+    cells = {p: p.stat().st_mtime_ns for p in (tmp_path / "both" / "cells").iterdir()}
+    assert len(cells) == 3
+    assert say(*words, "--seeds", "2")[0] == 0
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "both" / "cells").iterdir()}
+    assert len(after) == 6
+    assert {p: after[p] for p in cells} == cells
+    table = json.loads((tmp_path / "both" / "table.json").read_text())
+    assert [row["label"] for row in table["rows"]] == ["swwae", "cnn", "svm"]
+    assert table["rows"][0]["cells"][0]["n"] == 2
+    assert (tmp_path / "both" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["fit"], "--resume"),
+        (["fit", "mnst"], "mnist"),
+        (["fit", "digits", "--model", "swae"], "did you mean swwae"),
+        (["fit", "digits", "--set", "epoch=3"], "did you mean epochs"),
+        (["fit", "digits", "--set", "epochs"], "KEY=VALUE"),
+        (["fit", "digits", "--set", "epochs=many"], "whole number"),
+        (["fit", "digits", "--epochs", "0"], "epochs"),
+        (["fit", "digits", "--set", "dropout=1.5"], "dropout"),
+        (["fit", "digits", "--set", "architecture=(8)3x"], "3x"),
+        (["fit", "digits", "--labels", "ten"], "all, none, or a number"),
+        (["fit", "digits", "--labels", "5"], "10 or more"),
+        (["fit", "digits", "--labels", "5000"], "at most"),
+        (["fit", "digits", "--validation", "2.5"], "between 0 and 1"),
+        (["fit", "digits", "--device", "cuda"], "--device"),
+        (["fit", "digits", "--device", "gpu"], "cuda"),
+        (["fit", "digits", "--test-fraction", "2"], "between 0 and 1"),
+        (["fit", "missing.npz"], "missing.npz"),
+        (["fit", "digits", "--resume", "run"], "--resume"),
+        (["fit", "--resume", "nowhere"], "nowhere"),
+        (["evaluate", "nowhere"], "nowhere"),
+        (["predict", "nowhere", "digits", "--out", "said.txt"], ".csv"),
+        (["report", "nowhere"], "nowhere"),
+        (["compare", "digits", "--models", "swwae,ccn", "--out", "x"], "did you mean cnn"),
+        (["reproduce", "swwae-mist"], "did you mean swwae-mnist"),
+        (["fitt"], "fit"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_answered_in_one_line_with_the_cure(
+    refused, monkeypatch, tmp_path, words, cure
+):
+    monkeypatch.chdir(tmp_path)
+    assert cure in refused(*words)
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def test_a_folder_that_holds_something_is_refused(refused, run_folder):
+    before = (run_folder / "config.json").read_bytes()
+    assert "not empty" in refused("fit", "digits", *NET, "--out", run_folder)
+    assert (run_folder / "config.json").read_bytes() == before
+
+
+def test_a_file_that_exists_is_refused(refused, run_folder, tmp_path):
+    out = tmp_path / "said.csv"
+    out.write_text("precious")
+    assert "exists" in refused("predict", run_folder, "digits", "--out", out)
+    assert out.read_text() == "precious"
+
+
+def test_images_of_another_shape_are_refused(refused, run_folder, tmp_path):
+    np.savez(tmp_path / "new.npz", x=np.zeros((5, 9, 9), np.uint8))
+    line = refused("predict", run_folder, tmp_path / "new.npz", "--out", tmp_path / "p.csv")
+    assert "(1, 9, 9)" in line
+    assert "(1, 8, 8)" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_truncated_run_is_refused(refused, run_folder, tmp_path, name):
+    for path in ("config.json", "model.safetensors"):
+        whole = (run_folder / path).read_bytes()
+        (tmp_path / path).write_bytes(whole[: len(whole) // 2] if path == name else whole)
+    assert name in refused("evaluate", tmp_path)
+
+
+def test_a_run_of_another_version_is_refused(refused, tmp_path):
+    (tmp_path / "config.json").write_text('{"format": 99}')
+    assert "99" in refused("evaluate", tmp_path)
+
+
+def test_a_run_that_diverges_ends_with_the_term_named(say, tmp_path):
+    run = tmp_path / "run"
+    words = ("--set", "learning_rate=1e30", "--set", "batch_norm=false", "--epochs", "2")
+    code, _, err = say("fit", "digits", *words, *NET, "--out", run)
+    assert code == 2
+    assert "loss/" in err
+    assert "learning rate" in err
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "whatwhere", *map(str, words)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+
+
+def finish(*words):
+    process = start(*words)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+
+
+def wait_for(path: Path, n_lines: int):
+    end = time.monotonic() + 60
+    while not path.exists() or len(path.read_text().splitlines()) < n_lines:
+        assert time.monotonic() < end, "training did not begin"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, number, code):
+    words = ("fit", "digits", "--labels", "50", "--epochs", "12", *NET)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(*words, "--out", whole)
+    process = start(*words, "--out", cut)
+    wait_for(cut / "metrics.jsonl", 2)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    if number == signal.SIGINT:
+        assert f"--resume {cut}" in err.splitlines()[-1]
+        assert (cut / "model.safetensors").exists(), "what was learned is kept"
+    finish("fit", "--resume", cut)
+    for name in ("model.safetensors", "evaluation.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert not (cut / "checkpoint").exists()
+    assert len((cut / "metrics.jsonl").read_text().splitlines()) == 12
+
+
+def test_a_run_is_not_resumed_on_other_data_or_threads(tmp_path):
+    data, run = tmp_path / "set.npz", tmp_path / "run"
+    images = np.random.default_rng(0).integers(0, 256, (400, 8, 8), np.uint8)
+    np.savez(
+        data, x_train=images, y_train=np.arange(400) % 2, x_test=images, y_test=np.arange(400) % 2
+    )
+    process = start("fit", data, "--epochs", "200", *NET, "--out", run)
+    wait_for(run / "metrics.jsonl", 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    np.savez(
+        data, x_train=images, y_train=np.arange(400) % 3, x_test=images, y_test=np.arange(400) % 2
+    )
+    process = start("fit", "--resume", run)
+    assert "changed" in process.communicate()[1]
+    assert process.returncode == 2
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    said = subprocess.run(
+        [sys.executable, "-m", "whatwhere", "fit", "--resume", run],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert "OMP_NUM_THREADS=1" in said.stderr
