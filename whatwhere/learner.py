@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -14,7 +15,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -184,7 +185,9 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     def _train(self, x: Rows, n_classes: int = 0, validation: Rows | None = None) -> Self:
         self.check()
         state = self.random_state
-        seed = state if isinstance(state, int) else check_random_state(state).randint(2**31 - 1)
+        seed = state
+        if not isinstance(state, Integral):
+            seed = check_random_state(state).randint(2**31 - 1)
         n_labeled = int((x.y != UNLABELED).sum())
         self.spec_ = Spec(x.shape, len(x), n_classes, n_labeled, int(seed))
         self.module_ = self.build(self.spec_)
@@ -204,18 +207,21 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
 
     def _rows(self, X: Any, y: np.ndarray | None = None, *, reset: bool) -> Rows:
         """Return `X` as images, after every check that a user may need."""
+        given = X
         # uint8 stays as it is; whatever else there is becomes float32.
-        X = validate_data(
-            self,
+        X = check_array(
             X,
             dtype=[np.float32, np.uint8],
             allow_nd=True,
-            reset=reset,
             ensure_min_samples=2 if reset else 1,
+            estimator=self,
         )
+        if X.ndim == 2:  # rows of a table: their number of features and its columns' names
+            validate_data(self, given, reset=reset, skip_check_array=True)
         flat = X.ndim == 2 and self.image_shape is None
         images = self._as_images(X)
         if reset:
+            self.n_features_in_ = int(np.prod(images.shape[1:]))
             self.image_shape_ = images.shape[1:]
         elif images.shape[1:] != self.image_shape_:
             raise InputError(
@@ -297,12 +303,16 @@ class ImageClassifier(ClassifierMixin, Learner):
             rows = self._rows(X, reset=True)
             return self._train(rows, validation=self._validation(validation))
         _, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
-        check_classification_targets(y)
         known = np.array([label != UNLABELED for label in y])  # y may hold strings
-        self.classes_, codes = np.unique(y[known], return_inverse=True)
+        named = y[known]
+        if named.dtype == object:  # names beside -1: without it they have a type of their own
+            named = np.array(named.tolist())
+        check_classification_targets(named)
+        self.classes_, codes = np.unique(named, return_inverse=True)
         if len(self.classes_) == 1:
+            (only,) = self.classes_.tolist()
             raise InputError(
-                f"y names one class only, {self.classes_[0]!r}; a classifier needs two or more "
+                f"y names one class only, {only!r}; a classifier needs two or more "
                 "(-1 is none: it means unlabeled)"
             )
         labels = np.full(len(y), UNLABELED)
@@ -316,7 +326,7 @@ class ImageClassifier(ClassifierMixin, Learner):
         X, y = validation
         known = np.isin(y, self.classes_)
         if len(self.classes_) and not known.all():
-            stranger = np.asarray(y)[~known][0]
+            stranger = np.asarray(y)[~known].tolist()[0]
             raise InputError(f"validation has the label {stranger!r}, which training has not")
         codes = np.searchsorted(self.classes_, y) if len(self.classes_) else None
         return self._rows(X, codes, reset=False)
@@ -330,7 +340,8 @@ class ImageClassifier(ClassifierMixin, Learner):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest class of each row."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)  # first, for it says what is missing
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def name_classes(self, names: Sequence[Any]) -> None:
         """Call the classes so from now on; `names` stand in the order of `classes_`."""

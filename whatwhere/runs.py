@@ -63,8 +63,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that a person can read, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Write JSON that a person can read, whole or not at all; numpy's numbers become plain ones."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=lambda number: number.item())
+    write_text(path, text + "\n")
 
 
 def write_weights(folder: Path, module: "nn.Module") -> None:

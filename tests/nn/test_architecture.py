@@ -90,3 +90,9 @@ def test_a_size_out_of_range_is_quoted(piece: str):
 def test_the_largest_window_can_still_be_told():
     assert parse(f"{LARGEST_WINDOW}p") == (Pool(LARGEST_WINDOW),)
     assert LARGEST_WINDOW**2 <= 2**15
+
+
+def test_a_last_pool_is_not_taken_for_the_class_layer():
+    assert parse("(4)3c-2p", n_classes=2) == (Conv(4, 3), Pool(2))
+    assert parse("(4)3c-2p-2fc", n_classes=2) == (Conv(4, 3), Pool(2))
+    assert isinstance(parse("(4)3c-2p", n_classes=2)[-1], Pool)

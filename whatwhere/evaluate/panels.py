@@ -133,11 +133,11 @@ def filters(folder: Path, weights: np.ndarray) -> None:
         if channels == 3
         else "white where it wants light, black where it wants dark, gray where it does not look"
     )
-    noun = "edges, strokes or blobs of color" if channels == 3 else "edges and strokes"
+    noun = "Edges and blobs of color" if channels == 3 else "Edges and strokes"
     caption = (
         f"The {number} that look at the image, {height} x {width} pixels each: {meaning}. Each is "
-        f"scaled by its own largest weight. After training many should look like {noun}; filters "
-        "that look like noise learned little."
+        f"scaled by its own largest weight. {noun} among them were learned; filters of few pixels "
+        "may look irregular and do their work all the same."
     )
     columns = 8 if k <= 16 else 16 if k <= 64 else 20
     columns = min(columns, max(1, WIDTH // (2 * max(height, width) + GAP)))  # twice their size

@@ -24,7 +24,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from whatwhere.core import Objective, seeded
+from whatwhere.core import InputError, Objective, seeded
 from whatwhere.data.views import RandomShift
 from whatwhere.learner import ImageClassifier, Spec
 from whatwhere.nn.architecture import parse
@@ -164,6 +164,12 @@ class ConvolutionalClassifier(ImageClassifier):
         if 0 < spec.n_labeled < spec.n_samples / 2:
             labeled = round(self.labeled_share * self.batch_size)
             labeled = min(max(labeled, 1), self.batch_size - 1)
+            if labeled == 1 and self.batch_norm and not self.uses_unlabeled:
+                raise InputError(
+                    f"batch_size={self.batch_size} with labeled_share={self.labeled_share:g} "
+                    "leaves one labeled row a batch, in which there is no variance to normalize; "
+                    "take a larger one, or batch_norm=False"
+                )
             return Mixed(labeled, unlabeled=self.uses_unlabeled)
         return Shuffled(unlabeled=self.uses_unlabeled)
 

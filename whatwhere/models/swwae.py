@@ -28,7 +28,7 @@ from torch import Tensor
 from whatwhere.core import UNLABELED, Batch, Objective, Terms, seeded
 from whatwhere.learner import Spec, infer
 from whatwhere.models.cnn import CNNModule, ConvolutionalClassifier
-from whatwhere.nn.conv import Decoder, Encoder
+from whatwhere.nn.conv import Code, Decoder, Encoder
 from whatwhere.objectives.classification import cross_entropy
 
 WEIGHT = Interval(Real, 0, None, closed="left")
@@ -68,6 +68,9 @@ class WhatWhereLoss:
         Whether labeled rows count in the two reconstruction terms.
     stop_gradient : bool
         Whether x_m is held fixed in its term; if not, small maps are one way to make it small.
+    noise : float
+        Deviation of the noise that the encoder's image gets, in units of the pixels. The targets x
+        and x_m are those of the clean image, so both terms learn to undo it.
     """
 
     nll: float
@@ -75,32 +78,41 @@ class WhatWhereLoss:
     middle: float
     reconstruct_labeled: bool = True
     stop_gradient: bool = True
+    noise: float = 0.0
 
     def __call__(self, net: SWWAEModule, batch: Batch) -> Terms:
         """Return nll, a mean over labeled rows, and reconstruction and middle, over elements.
 
-        `middle` is summed over the levels that the decoder rebuilds. The topmost pooled map is one
-        of them where layers stand above it; where it is the code itself, there is nothing to
-        compare.
+        `middle` is summed over the levels. Where the topmost pooled map is the code itself, its
+        term is that of the noise alone, and is left out where there is none.
         """
-        code = net.encoder(batch.x)
-        terms = {}
-        if net.head is not None:
-            terms["nll"] = self.nll * cross_entropy(net.classify(code.top), batch.y)
-        if self.reconstruction or self.middle:
-            rows = None if self.reconstruct_labeled else batch.y == UNLABELED
-            rebuilt = net.decoder(code)
-            terms["reconstruction"] = self.reconstruction * mean_square(
-                rebuilt.image, batch.x, rows
+        if not (self.reconstruction or self.middle):
+            return self._nll(net, net.encoder(batch.x), batch)
+        seen = batch.x + self.noise * torch.randn_like(batch.x) if self.noise else batch.x
+        code = net.encoder(seen)
+        clean = code
+        if self.noise:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+                clean = net.encoder(batch.x)
+        rows = None if self.reconstruct_labeled else batch.y == UNLABELED
+        rebuilt = net.decoder(code)
+        levels = [
+            mean_square(
+                own if below is None else below, x.detach() if self.stop_gradient else x, rows
             )
-            levels = [
-                mean_square(below, what.detach() if self.stop_gradient else what, rows)
-                for below, what in zip(rebuilt.what, code.what, strict=True)
-                if below is not None
-            ]
-            if levels:
-                terms["middle"] = self.middle * torch.stack(levels).sum()
+            for below, own, x in zip(rebuilt.what, code.what, clean.what, strict=True)
+            if below is not None or self.noise
+        ]
+        terms = dict(self._nll(net, code, batch))
+        terms["reconstruction"] = self.reconstruction * mean_square(rebuilt.image, batch.x, rows)
+        if levels:
+            terms["middle"] = self.middle * torch.stack(levels).sum()
         return terms
+
+    def _nll(self, net: SWWAEModule, code: Code, batch: Batch) -> Terms:
+        if net.head is None:
+            return {}
+        return {"nll": self.nll * cross_entropy(net.classify(code.top), batch.y)}
 
 
 def mean_square(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -136,6 +148,9 @@ class SWWAE(ConvolutionalClassifier):
         Whether labeled rows are reconstructed too (the paper), or unlabeled ones only.
     middle_target : {"stop-gradient", "joint"}
         Whether the encoder's maps are fixed targets of the decoder's, or are pulled towards them.
+    noise : float
+        Deviation of Gaussian noise on the images that the encoder sees in training, in units of
+        pixels in [0, 1]; what is rebuilt is the clean image and its clean maps. 0 is the paper.
     epochs : int
         Passes over the unlabeled rows, or over all where all or none are labeled.
     batch_size : int
@@ -174,6 +189,7 @@ class SWWAE(ConvolutionalClassifier):
     middle: float = 0.2
     reconstruct_labeled: bool = True
     middle_target: str = "stop-gradient"
+    noise: float = 0.0
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **ConvolutionalClassifier._parameter_constraints,
@@ -182,6 +198,7 @@ class SWWAE(ConvolutionalClassifier):
         "middle": [WEIGHT],
         "reconstruct_labeled": ["boolean"],
         "middle_target": [StrOptions({"stop-gradient", "joint"})],
+        "noise": [WEIGHT],
     }
 
     @property
@@ -197,6 +214,7 @@ class SWWAE(ConvolutionalClassifier):
             self.middle,
             self.reconstruct_labeled,
             self.middle_target == "stop-gradient",
+            self.noise,
         )
 
     def build(self, spec: Spec) -> SWWAEModule:

@@ -78,7 +78,8 @@ def parse(architecture: str, n_classes: int = 0) -> tuple[Layer, ...]:
                 "convolutions and pools come first"
             )
         layers.append(layer)
-    if layers[-1] == Dense(n_classes):
+    # Tuples of the same numbers are equal: a last 2p must not pass for the layer of two classes.
+    if isinstance(layers[-1], Dense) and layers[-1].units == n_classes:
         layers.pop()
     return tuple(layers)
 

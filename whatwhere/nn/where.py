@@ -155,8 +155,9 @@ class WhatWhere(nn.Module):
     Raises
     ------
     InputError
-        If the sizes leave gaps, places do not fit into two bytes, or for another rule of overlap: a mean of what was written depends
-        on how often a cell was written, which exchange formats lose without a word.
+        If the sizes leave gaps, if places do not fit into two bytes, or for another rule of
+        overlap: a mean of what was written depends on how often a cell was written, which exchange
+        formats lose without a word.
 
     Examples
     --------

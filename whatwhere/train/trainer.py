@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from whatwhere.core import Batch, key
+from whatwhere.core import Batch, InputError, key
 from whatwhere.train import checkpoint
 from whatwhere.train.stage import Stage
 
@@ -128,7 +128,15 @@ class Trainer:
             before is kept.
         Interrupted
             When `stop` said so.
+        InputError
+            If a stage stops early and no monitor tells it when.
         """
+        for stage in stages:
+            if stage.early_stopping is not None and monitor is None:
+                raise InputError(
+                    f"stage {stage.name!r} stops early on {stage.early_stopping.metric}, and there "
+                    "are no validation images; give some, or leave patience out"
+                )
         fabric = self.fabric or one_process()
         saved = checkpoint.read(self.checkpoint) if self.checkpoint else None
         state, place = (saved[0], Place(**saved[1])) if saved else (None, Place())
@@ -216,6 +224,7 @@ class _Leg:
         stage, place = self.stage, self.place
         began, waited, images = time.perf_counter(), 0.0, 0
         self.module.eval()  # what this stage does not move stands still, batch norm too
+        self.reseed(key(self.seed, place.stage, place.epoch, "begin"))
         for update in stage.updates:
             update.begin_epoch()
         if stage.before_epoch is not None:
@@ -235,18 +244,19 @@ class _Leg:
             for watcher in self.trainer.watch:
                 watcher.step(place, len(batches), len(batch.y))
             if self.trainer.stop():
-                self.save()
+                self.save_if_finite()
                 raise Interrupted(f"stage {stage.name!r}, epoch {place.epoch + 1}")
             if time.monotonic() - self.saved_at > self.trainer.save_seconds:
-                self.save()
+                self.save_if_finite()
         self.end_epoch(time.perf_counter() - began, waited, images)
 
     def end_epoch(self, seconds: float, waited: float, images: int) -> None:
         """Record the epoch, and write the checkpoint if all is finite."""
         place, facts = self.place, {}
+        self.reseed(key(self.seed, place.stage, place.epoch, "end"))
         for update in self.stage.updates:
             facts.update(update.end_epoch())
-        terms = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        terms = self.means()
         record: Record = {"stage": self.stage.name, "epoch": place.epoch, "seconds": seconds}
         record |= {"images_per_second": images / seconds, "waiting": waited / seconds}
         record |= facts | terms
@@ -285,6 +295,10 @@ class _Leg:
                     self.sums[name] = total + value.detach().float()
                     self.counts[name] += 1
 
+    def means(self) -> dict[str, float]:
+        """Return each term as a mean over the steps of this epoch so far."""
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
     def not_finite(self, terms: Mapping[str, float]) -> str | None:
         """Say which term, or else which weight, is not finite; None where all are."""
         for name, mean in terms.items():
@@ -301,17 +315,30 @@ class _Leg:
         if self.monitor is None:
             return {}
         self.module.eval()
+        self.reseed(key(self.seed, place.stage, place.epoch, "judge"))
         with ExitStack() as stack, torch.no_grad():
             for update in self.stage.updates:
                 stack.enter_context(update.evaluating())
             said = self.monitor(self.module)
             if rule is not None:
+                if rule.metric not in said:
+                    raise InputError(
+                        f"stage {self.stage.name!r} stops early on {rule.metric}, which these "
+                        f"validation images do not tell (they tell {', '.join(said) or 'nothing'});"
+                        " give labeled ones, or leave patience out"
+                    )
                 place.since += 1
                 if said[rule.metric] < place.best:
                     place.best, place.since = said[rule.metric], 0
                     self.best = {k: v.clone() for k, v in self.module.state_dict().items()}
                 place.stopped = place.since >= rule.patience
         return said
+
+    def save_if_finite(self) -> None:
+        """Write the checkpoint within an epoch; one that is broken must not replace a good one."""
+        self.saved_at = time.monotonic()
+        if self.trainer.checkpoint is not None and self.not_finite(self.means()) is None:
+            self.save()
 
     def save(self) -> None:
         """Write the checkpoint."""
