@@ -2,4 +2,5 @@
 
 from whatwhere.cli import main
 
-main()
+if __name__ == "__main__":  # a process of its own for a cell imports this file again
+    main()
