@@ -203,19 +203,16 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         with torch.no_grad():
             blank = torch.zeros(1, *self.spec_.shape)
             self.module_.eval()
-            self._n_features_out = self.module_.encode(blank).shape[1]  # pyright: ignore
+            assert isinstance(self.module_, Encodes)
+            self._n_features_out = self.module_.encode(blank).shape[1]
 
     def _rows(self, X: Any, y: np.ndarray | None = None, *, reset: bool) -> Rows:
         """Return `X` as images, after every check that a user may need."""
         given = X
         # uint8 stays as it is; whatever else there is becomes float32.
-        X = check_array(
-            X,
-            dtype=[np.float32, np.uint8],
-            allow_nd=True,
-            ensure_min_samples=2 if reset else 1,
-            estimator=self,
-        )
+        types: Any = [np.float32, np.uint8]
+        least = 2 if reset else 1
+        X = check_array(X, dtype=types, allow_nd=True, ensure_min_samples=least, estimator=self)
         if X.ndim == 2:  # rows of a table: their number of features and its columns' names
             validate_data(self, given, reset=reset, skip_check_array=True)
         flat = X.ndim == 2 and self.image_shape is None

@@ -78,7 +78,7 @@ def _write(path: Path, ending: str, table: Table) -> None:
             csv.writer(file).writerows([list(table), *rows])
     elif ending == ".npz":
         with path.open("wb") as file:
-            np.savez_compressed(file, **table)  # pyright: ignore
+            np.savez_compressed(file, allow_pickle=False, **table)
     else:
         import pyarrow
         import pyarrow.parquet

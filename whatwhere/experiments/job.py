@@ -65,7 +65,8 @@ class Machine:
             raise InputError(f"there is no device {device!r} here; use --device auto or {found}")
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        return Fabric(accelerator=device, devices=1, precision=self.precision)  # pyright: ignore
+        precision: Any = self.precision
+        return Fabric(accelerator=device, devices=1, precision=precision)
 
 
 @dataclass(frozen=True)

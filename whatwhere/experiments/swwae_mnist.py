@@ -33,7 +33,7 @@ PUBLISHED = {
 ARCHITECTURE = "(16)5c-2p-(64)3c-7p"
 NET: dict[str, Any] = {"architecture": ARCHITECTURE, "labeled_share": 0.2}
 CLEAN_SWWAE = NET | {"reconstruction": 1.0, "middle": 0.2, "learning_rate": 0.01}
-NOISY_SWWAE = NET | {"reconstruction": 1.0, "middle": 0.1, "learning_rate": 0.01, "noise": 0.15}
+NOISY_SWWAE = CLEAN_SWWAE | {"middle": 0.1, "noise": 0.15}
 SWWAE = {n: NOISY_SWWAE if n == 100 else CLEAN_SWWAE for n in LABELS}
 CNN = {n: NET | {"learning_rate": 0.015} for n in LABELS}
 EPOCHS = {"quick": 1, "full": 2}
@@ -46,8 +46,8 @@ CHOICES = (
 )
 
 NOISE_NOTE = (
-    "With 100 labels the SWWAE sees images with Gaussian noise of 0.15 and rebuilds the clean ones, "
-    "with a term at the top pool too; the row without noise is the paper's loss."
+    "With 100 labels the SWWAE sees images with Gaussian noise of 0.15 and rebuilds the clean "
+    "ones, with a term at the top pool too; the row without noise is the paper's loss."
 )
 
 

@@ -28,7 +28,7 @@ from whatwhere.core import InputError, Objective, seeded
 from whatwhere.data.views import RandomShift
 from whatwhere.learner import ImageClassifier, Spec
 from whatwhere.nn.architecture import parse
-from whatwhere.nn.conv import Encoder
+from whatwhere.nn.conv import Encoder, in_channels_last
 from whatwhere.objectives.classification import classification
 from whatwhere.train.stage import EarlyStopping, Mixed, Sampler, Shuffled, Stage
 from whatwhere.train.update import GradientUpdate, LinearDecay
@@ -209,4 +209,4 @@ class CNN(ConvolutionalClassifier):
         encoder = self.encoder(spec)
         with seeded(spec.seed, "head"):
             net = CNNModule(encoder, spec.n_classes, self.dropout)
-        return net.to(memory_format=torch.channels_last)  # pyright: ignore
+        return in_channels_last(net)

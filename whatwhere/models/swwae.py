@@ -28,7 +28,7 @@ from torch import Tensor
 from whatwhere.core import UNLABELED, Batch, Objective, Terms, seeded
 from whatwhere.learner import Spec, infer
 from whatwhere.models.cnn import CNNModule, ConvolutionalClassifier
-from whatwhere.nn.conv import Code, Decoder, Encoder
+from whatwhere.nn.conv import Code, Decoder, Encoder, in_channels_last
 from whatwhere.objectives.classification import cross_entropy
 
 WEIGHT = Interval(Real, 0, None, closed="left")
@@ -224,7 +224,7 @@ class SWWAE(ConvolutionalClassifier):
             decoder = Decoder(encoder)
         with seeded(spec.seed, "head"):
             net = SWWAEModule(encoder, spec.n_classes, self.dropout, decoder)
-        return net.to(memory_format=torch.channels_last)  # pyright: ignore
+        return in_channels_last(net)
 
     def what_where(self, X: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return *what* and *where* of each pooled level, lowest first.

@@ -12,14 +12,16 @@ Zeiler, Krishnan, Taylor, Fergus. Deconvolutional networks. CVPR 2010.
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from whatwhere.nn.architecture import Conv, Layer, Pool
 from whatwhere.nn.where import WhatWhere, cells
 
 Shape = tuple[int, int, int]  # (C, H, W)
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Code(NamedTuple):
@@ -89,6 +91,18 @@ def _initialize(net: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def in_channels_last(net: Net) -> Net:
+    """Return the net with the weights of its convolutions stored channels last.
+
+    Measured: the four convolutions of (16)5c-2p-(32)3c-2p and its mirror, forward and backward with
+    100 MNIST images on one CPU thread, took 26 ms so and 48 ms otherwise.
+    """
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
 class Encoder(nn.Module):

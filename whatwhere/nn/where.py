@@ -15,7 +15,9 @@ Zeiler, Taylor, Fergus. Adaptive deconvolutional networks for mid and high level
 ICCV 2011 (the switches).
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +137,10 @@ class _Unpool(torch.autograd.Function):
         return what.masked_fill(silent, 0), None, None, None, None
 
 
+_POOL: Callable[..., Any] = _Pool.apply  # torch does not type what `apply` returns
+_UNPOOL: Callable[..., Any] = _Unpool.apply
+
+
 class WhatWhere(nn.Module):
     """Max-pooling that keeps the place of each maximum, and the unpooling that uses it.
 
@@ -192,14 +198,15 @@ class WhatWhere(nn.Module):
         maximum and the ReLU may change places, and there are fewer maxima than pixels.
         """
         z = z.contiguous(memory_format=torch.channels_last)
-        return _Pool.apply(z, self.size, self.stride, rectify)  # pyright: ignore
+        what, where = _POOL(z, self.size, self.stride, rectify)
+        return what, where
 
     def unpool(self, what: Tensor, where: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the map (B, C, *size) that holds each `what` at its `where`, and 0 elsewhere."""
         height, width = size
         what = what.contiguous(memory_format=torch.channels_last)
         if self.stride == self.size:
-            return _Unpool.apply(what, where, height, width, self.size)  # pyright: ignore
+            return _UNPOOL(what, where, height, width, self.size)
         index = _indices(where, height, width, self.size, self.stride)
         rows = _rows(what.masked_fill(inactive(where), 0))
         empty = rows.new_zeros(len(rows), height * width, rows.shape[2])
