@@ -137,12 +137,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="New folder of the results.")] = Path("demo-run"),
 ) -> None:
     """Train on small digits with 50 labels, beside what the labels alone give: about a minute."""
+    from whatwhere import report as room
     from whatwhere.experiments import demo as experiment
     from whatwhere.experiments import table
 
     with told_to_stop(out, "start it again in another --out"):
         made = experiment.run(out, watch, typed())
     typer.echo(table.told(made))
+    for run in experiment.ROWS:
+        room.write(out / run)
     say_report(out)
 
 
