@@ -291,8 +291,10 @@ class _Leg:
                 self.reseed(key(self.seed, place.stage, place.epoch, place.step, number))
                 for term, value in update.step(batch, progress).items():
                     name = f"{update.name}/{term}"
-                    total = self.sums.get(name, 0.0)
-                    self.sums[name] = total + value.detach().float()
+                    if name in self.sums:
+                        self.sums[name].add_(value.detach())
+                    else:
+                        self.sums[name] = value.detach().to(torch.float32, copy=True)
                     self.counts[name] += 1
 
     def means(self) -> dict[str, float]:
