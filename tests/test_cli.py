@@ -191,6 +191,7 @@ def test_compare_fills_in_what_is_missing_and_no_more(say, tmp_path):
         (["fit", "missing.npz"], "missing.npz"),
         (["fit", "digits", "--resume", "run"], "--resume"),
         (["fit", "--resume", "nowhere"], "nowhere"),
+        (["fit", "--resume", "nowhere", "--epochs", "3"], "leave --epochs out"),
         (["evaluate", "nowhere"], "nowhere"),
         (["predict", "nowhere", "digits", "--out", "said.txt"], ".csv"),
         (["report", "nowhere"], "nowhere"),

@@ -151,6 +151,7 @@ def demo(
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: Annotated[str | None, DATA_ARGUMENT] = None,
     model: Annotated[str, typer.Option(help="Which learner; see whatwhere models.")] = "swwae",
     labels: Labels = "all",
@@ -179,6 +180,7 @@ def fit(
     from whatwhere.experiments import job
 
     if resume is not None:
+        refuse_beside_resume(context)
         with told_to_stop(resume, f"go on with: whatwhere fit --resume {resume}"):
             job.resume(resume, watch=watch(""))
         return say_run(resume)
@@ -420,6 +422,15 @@ def list_data(data_dir: DataDir = None) -> None:
         there = "" if source.present(folder) else f"; not here: needs {told['files']}"
         typer.echo(f"{name:14} {told['images']} images, {told['size']}, {told['licence']}{there}")
     typer.echo(f"looked for in {folder} (--data-dir, or WHATWHERE_DATA)")
+
+
+def refuse_beside_resume(context: typer.Context) -> None:
+    """Refuse an option that a resumed run would not heed."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name != "resume" and source is not None and source.name == "COMMANDLINE":
+            option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+            raise InputError(f"--resume RUN reads everything from the run; leave {option} out")
 
 
 def watch(name: str) -> list["Watcher"]:
