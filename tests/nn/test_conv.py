@@ -1,5 +1,6 @@
 from itertools import product
 from math import exp, prod
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -47,7 +48,10 @@ def weights_of(layer: nn.Module) -> list[Tensor]:
     return list(layer.parameters())
 
 
-def randomly(net: nn.Module) -> nn.Module:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def randomly(net: Net) -> Net:
     """Give every parameter and statistic a value of its own, in float64."""
     draws = torch.Generator().manual_seed(1)
     net = net.double()
@@ -71,7 +75,8 @@ def test_a_convolution_is_equation_1(size: int, rng):
 @pytest.mark.parametrize("shape", [(4, 4), (1, 7), (1, 1), (2, 9)])
 def test_a_deconvolution_is_the_transpose_of_the_convolution(size: int, shape, rng):
     conv, deconv = same_conv(2, 3, size, bias=False), same_deconv(3, 2, size, bias=False)
-    randomly(conv), randomly(deconv)
+    randomly(conv)
+    randomly(deconv)
     with torch.no_grad():
         weights_of(deconv)[0].copy_(weights_of(conv)[0])
     x = torch.from_numpy(rng.normal(size=(1, 2, *shape)))
@@ -148,7 +153,8 @@ def test_the_encoder_is_its_layers_one_by_one(rng):
 
 def test_batch_normalization_stands_between_convolution_and_relu(rng):
     encoder = randomly(Encoder(parse("(2)3c-(2)1c"), (1, 4, 4)))
-    first, norm = encoder.steps[0][0], encoder.steps[0][1]
+    first, norm, _ = encoder.steps[0].children()
+    assert isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     assert first.bias is None  # the normalization would take it away
     x = torch.from_numpy(rng.normal(size=(3, 1, 4, 4)))
     u = first(x)

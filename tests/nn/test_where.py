@@ -140,7 +140,7 @@ def test_unpooling_and_its_gradient_are_those_of_torch(size: int, n: int, m: int
     ours, theirs = (torch.from_numpy(values.copy()).requires_grad_() for _ in range(2))
     pool = WhatWhere(size)
     rebuilt = pool.unpool(*pool.pool(ours.relu()), (n * size, m * size))
-    expected = F.max_unpool2d(*torch_pool(theirs.relu(), size), size)
+    expected = F.max_unpool2d(*torch_pool(theirs.relu(), size), [size, size])
     assert torch.equal(rebuilt, expected)
     (rebuilt**3).sum().backward()
     (expected**3).sum().backward()

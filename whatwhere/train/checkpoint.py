@@ -11,6 +11,10 @@ import torch
 STATE, PLACE = "state.pt", "place.json"
 
 
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(folder.name + suffix)
+
+
 def write(folder: Path, state: dict[str, Any], place: dict[str, Any]) -> None:
     """Write tensors and the place in the run; a kill at any moment leaves one whole checkpoint.
 
@@ -23,7 +27,7 @@ def write(folder: Path, state: dict[str, Any], place: dict[str, Any]) -> None:
     place : dict
         What a person may want to read, as JSON.
     """
-    fresh, former = folder.with_suffix(".new"), folder.with_suffix(".old")
+    fresh, former = _beside(folder, ".new"), _beside(folder, ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     torch.save(state, fresh / STATE)
@@ -46,7 +50,7 @@ def find(folder: Path) -> Path | None:
     `folder` is missing only before the first checkpoint and between two renames of `write`; in the
     second case the former one still lies beside it.
     """
-    former = folder.with_suffix(".old")
+    former = _beside(folder, ".old")
     return next((place for place in (folder, former) if place.exists()), None)
 
 
@@ -62,4 +66,4 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 def remove(folder: Path) -> None:
     """Remove the checkpoint and what a kill may have left beside it."""
     for suffix in ("", ".new", ".old"):
-        shutil.rmtree(folder.with_suffix(suffix), ignore_errors=True)
+        shutil.rmtree(_beside(folder, suffix), ignore_errors=True)

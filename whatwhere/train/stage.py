@@ -157,7 +157,8 @@ class Stage:
         surrogate classes.
     sampler : Sampler
     prepare : callable () -> None
-        Runs once, before the first epoch.
+        Runs once, before the first epoch, and not again when a run goes on: what it makes lives in
+        the module or in an update's state.
     before_epoch : callable (epoch) -> None
         Runs before each epoch: weights of terms that change with time are functions of it.
     early_stopping : EarlyStopping, optional
