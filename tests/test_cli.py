@@ -319,3 +319,113 @@ def test_a_run_is_not_resumed_on_other_data_or_threads(tmp_path):
     )
     assert said.returncode == 2
     assert "OMP_NUM_THREADS=1" in said.stderr
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A function that writes an .npz of digits with a test part, and returns its path."""
+    from sklearn.datasets import load_digits
+
+    images, y = load_digits(return_X_y=True)
+    images = np.round(images.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
+
+    def write(name="set.npz", **changes):
+        parts = {
+            "x_train": images[:300],
+            "y_train": y[:300],
+            "x_test": images[300:400],
+            "y_test": y[300:400],
+        }
+        np.savez(tmp_path / name, **(parts | changes))
+        return tmp_path / name
+
+    return write
+
+
+def test_a_run_that_saw_the_test_images_is_not_tested_on_them(say, refused, archive, tmp_path):
+    run = tmp_path / "run"
+    words = ("fit", archive(), "--split", "all", "--epochs", "1", *NET, "--out", run)
+    assert say(*words)[0] == 0
+    assert "no test part" in refused("evaluate", run)
+
+
+def test_a_probe_is_not_judged_on_the_images_that_it_is_fitted_to(refused, run_folder):
+    words = ("evaluate", run_folder, "--split", "test", "--probe", "knn")
+    assert "--split" in refused(*words)
+
+
+def test_a_part_that_is_asked_for_is_the_part_that_is_judged(say, run_folder):
+    code, out, _ = say("evaluate", run_folder, "--split", "train", "--json")
+    assert code == 0
+    assert json.loads(out)["n"] == 1198
+
+
+def test_a_comparison_does_not_reuse_cells_of_other_images(say, refused, archive, tmp_path):
+    words = ("compare", tmp_path / "set.npz", "--models", "svm", "--labels", "20", "--seeds", "1")
+    archive()
+    assert say(*words, "--out", tmp_path / "table")[0] == 0
+    archive(x_test=np.zeros((100, 8, 8), np.uint8))
+    assert "changed" in refused(*words, "--out", tmp_path / "table")
+
+
+def test_a_table_is_not_overwritten_by_a_smaller_or_another_one(say, refused, archive, tmp_path):
+    words = ("compare", archive(), "--models", "svm", "--out", tmp_path / "table")
+    assert say(*words, "--labels", "20", "--seeds", "2")[0] == 0
+    assert "--seeds 2" in refused(*words, "--labels", "20", "--seeds", "1")
+    assert "another table" in refused(*words, "--labels", "30", "--seeds", "2")
+
+
+def test_text_of_minus_one_beside_names_is_unlabeled(say, archive, tmp_path):
+    names = np.array([["even", "odd"][digit % 2] for digit in range(300)])
+    names[20:] = "-1"
+    test = np.array(["even", "odd"] * 50)
+    data, run = archive(y_train=names, y_test=test), tmp_path / "run"
+    assert say("fit", data, "--epochs", "1", *NET, "--out", run)[0] == 0
+    config = json.loads((run / "config.json").read_text())
+    assert config["classes"] == ["even", "odd"]
+    assert config["data"]["n_labeled"] == 20
+
+
+def test_a_run_saved_from_python_reads_data_as_they_come(say, archive, tmp_path):
+    from whatwhere import CNN
+
+    with np.load(archive()) as parts:
+        X, y = parts["x_train"] / np.float32(255), parts["y_train"]
+    model = CNN("(4)3c-2p", epochs=1, value_range=(0, 1), channels="last", random_state=0)
+    model.fit(X[..., None], y).save(tmp_path / "run")
+    out = tmp_path / "said.csv"
+    assert say("predict", tmp_path / "run", archive(), "--split", "train", "--out", out)[0] == 0
+    with out.open() as file:
+        said = [int(row["label"]) for row in csv.DictReader(file)]
+    assert said == model.predict(X[..., None]).tolist()
+
+
+def test_what_cannot_be_trained_leaves_no_folder(refused, archive, tmp_path):
+    run = tmp_path / "run"
+    data = archive(y_train=np.zeros(300, int), y_test=np.zeros(100, int))
+    assert "one class only" in refused("fit", data, *NET, "--out", run)
+    data = archive(y_train=np.arange(300) % 5)
+    assert "no training label has it" in refused("fit", data, *NET, "--out", run)
+    assert "--validation" in refused("fit", archive(), "--set", "patience=2", "--out", run)
+    assert "--validation" in refused("fit", archive(), "--validation", "300", "--out", run)
+    one = archive(x_train=np.zeros((1, 8, 8), np.uint8), y_train=np.zeros(1, int))
+    assert "two or more" in refused("fit", one, "--labels", "none", "--out", run)
+    assert not run.exists()
+
+
+def test_a_run_that_never_learned_says_how_to_go_on(refused, run_folder, tmp_path):
+    config = json.loads((run_folder / "config.json").read_text())
+    config.pop("n_features_in")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "fit it again" in refused("evaluate", tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    assert f"--resume {tmp_path}" in refused("evaluate", tmp_path)
+
+
+def test_a_setting_of_a_comparison_goes_to_the_models_that_have_it(say, refused, archive, tmp_path):
+    words = ("compare", archive(), "--labels", "20", "--seeds", "1", "--epochs", "1", *NET)
+    both = (*words, "--models", "swwae,cnn", "--out", tmp_path / "table")
+    assert say(*both, "--set", "noise=0.1")[0] == 0
+    cells = [json.loads(p.read_text()) for p in (tmp_path / "table" / "cells").iterdir()]
+    assert sorted("noise" in cell["job"]["settings"] for cell in cells) == [False, True]
+    assert "nois" in refused(*both, "--set", "nois=0.1")

@@ -185,7 +185,7 @@ def fit(
             job.resume(resume, watch=watch(""))
         return say_run(resume)
     asked = job.Job(
-        data=str(data),
+        data=placed(str(data)),
         model=model,
         labels=labels,
         label_seed=label_seed,
@@ -222,21 +222,28 @@ def evaluate(
     """Judge a run on the test part of DATA (by default, of what it was trained on)."""
     from whatwhere.evaluate import judge
 
-    job, read = read_for(run, data, data_dir, split or Part.train, test_fraction)
-    test = read.train if split is Part.test else read.test
+    if probe is None and labels != "all":
+        raise InputError("--labels says how many a --probe is shown; name a probe, or leave it out")
+    if probe is not None and split is not None:
+        raise InputError("--probe is judged on the test part; leave --split out")
+    job, read = read_for(run, data, data_dir, split, test_fraction)
+    test = read.test if split is None else read.train
     if test is None:
-        raise InputError(f"{job.data} has no test part; cut one off with --test-fraction F")
-    learner = whatwhere.load(run)
+        raise InputError(
+            f"{job.data} has no test part that the run has not seen; name other DATA, "
+            "or fit again with --test-fraction F"
+        )
+    learner = loaded(run)
     told = judge.evaluate(learner, test)
     if probe is not None:
         from dataclasses import replace
 
-        whole = replace(job, labels=labels, label_seed=label_seed, validation="none")
-        told |= judge.probe(learner, whole.read().train, test, probe.value)
+        shown = replace(job, labels=labels, label_seed=label_seed).read().train
+        told |= judge.probe(learner, shown, test, probe.value)
     if as_json:
         typer.echo(json.dumps(told))
         return
-    typer.echo(f"{told['n']} test images of {job.data}")
+    typer.echo(f"{told['n']} {split or 'test'} images of {job.data}")
     for line in lines_of(told):
         typer.echo(line)
 
@@ -254,7 +261,7 @@ def predict(
 
     tables.check(out, tables.TABLES)
     images = images_for(run, data, data_dir, split)
-    learner = whatwhere.load(run)
+    learner = loaded(run)
     tables.write(out, tables.predictions(learner, images))
     typer.echo(f"{len(images)} predictions in {out}")
 
@@ -272,7 +279,7 @@ def embed(
 
     tables.check(out, tables.EMBEDDINGS)
     images = images_for(run, data, data_dir, split)
-    learner = whatwhere.load(run)
+    learner = loaded(run)
     table = tables.embeddings(learner, images)
     tables.write(out, table)
     typer.echo(f"{len(images)} embeddings of {table['embedding'].shape[1]} numbers in {out}")
@@ -292,7 +299,7 @@ def reconstruct(
 
     tables.check(out, (".png",))
     images = images_for(run, data, data_dir, split)
-    learner = whatwhere.load(run)
+    learner = loaded(run)
     error = judge.draw_reconstructions(learner, images, n, out)
     typer.echo(f"{min(n, len(images))} images, mean squared error a pixel {error:.5f}, in {out}")
 
@@ -323,7 +330,7 @@ def compare(
     from whatwhere.experiments.job import Job, Machine
 
     base = Job(
-        data=data,
+        data=placed(data),
         model="",
         validation=validation,
         settings=read_settings(settings, epochs),
@@ -347,7 +354,7 @@ def reproduce(
         str | None, typer.Option(metavar="TEXT", help="Only the cells whose name holds TEXT.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results. Default: results/NAME.")
+        Path | None, typer.Option(help="Folder of the results. Default: results/NAME[-quick].")
     ] = None,
     jobs: Jobs = 1,
     data_dir: DataDir = None,
@@ -363,7 +370,8 @@ def reproduce(
     experiment = experiments.find(name)
     machine = Machine(device.value, precision.value, threads)
     plan = experiment.plan(budget.value, seeds, None if data_dir is None else str(data_dir))
-    folder = Path("results") / name if out is None else out
+    part = name if budget is Budget.full else f"{name}-{budget}"
+    folder = Path("results") / part if out is None else out
     with told_to_stop(folder, "the same command goes on"):
         made = table.run(
             plan,
@@ -443,6 +451,7 @@ def watch(name: str) -> list["Watcher"]:
 @contextmanager
 def told_to_stop(folder: Path, way: str) -> Iterator[None]:
     """End the command with 130 after Ctrl-C in training, saying what is kept and how to go on."""
+    from whatwhere import runs
     from whatwhere.train.trainer import Diverged, Interrupted
 
     try:
@@ -452,7 +461,7 @@ def told_to_stop(folder: Path, way: str) -> Iterator[None]:
             f"stopped in {place}; {folder} keeps what was learned; {way}", STOPPED
         ) from None
     except Diverged as reason:
-        kept = f"; {folder} keeps the checkpoint of the epoch before" if folder.exists() else ""
+        kept = f"; {folder} keeps the epoch before" if runs.has_checkpoint(folder) else ""
         raise Ended(f"training diverged: {reason}{kept}", MENDABLE) from None
 
 
@@ -479,6 +488,11 @@ def read_settings(pairs: list[str] | None, epochs: int | None) -> dict[str, Any]
     return settings
 
 
+def placed(data: str) -> str:
+    """Return DATA as it is found from every folder: a run may be asked for from another."""
+    return str(Path(data).resolve()) if Path(data).is_file() else data
+
+
 def free_folder(name: str) -> Path:
     """Return the first of runs/NAME-1, runs/NAME-2, ... that is not there."""
     return next(folder for k in count(1) if not (folder := Path("runs") / f"{name}-{k}").exists())
@@ -501,13 +515,23 @@ def read_for(
     if "job" not in config and data is None:
         raise InputError(f"{run} does not say what it was trained on; name DATA")
     job = Job(**config["job"]) if "job" in config else Job(str(data), config["model"])
-    if data is not None:
-        job = replace(job, data=data, test_fraction=test_fraction)
+    if data is not None and data != job.data:
+        job = replace(job, data=data, split="train", test_fraction=test_fraction)
+    elif test_fraction is not None:
+        raise InputError(
+            "--test-fraction cuts a part off that the run was trained on; leave it out, "
+            "name other DATA, or fit again with it"
+        )
     if split is not None:
         job = replace(job, split=split.value)
     folder = job.data_dir if data_dir is None else str(data_dir)
     job = replace(job, data_dir=folder, labels="all", validation="none")
     return job, job.read()
+
+
+def loaded(run: Path) -> Any:
+    """Return the learner of a run, set to read images as they come from DATA."""
+    return whatwhere.load(run).set_params(channels="first", value_range=None)
 
 
 def images_for(run: Path, data: str, data_dir: Path | None, split: Part | None) -> "Images":
@@ -564,7 +588,10 @@ class Ended(Exception):
 
 
 MENDABLE, STOPPED = 2, 130
-USERS_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
+USERS_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOENT),
+)
 
 
 def main() -> None:

@@ -6,12 +6,17 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # importing torch takes a second, and the command line's --help needs none of it
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
 UNLABELED = -1
 """The label of an image whose class is not known; scikit-learn's convention."""
+
+
+def labeled(labels: "Iterable[Any]") -> "list[bool]":
+    """Return which labels are known; of names, which are text, "-1" is `UNLABELED` too."""
+    return [label not in (UNLABELED, str(UNLABELED)) for label in labels]
 
 
 class InputError(ValueError):

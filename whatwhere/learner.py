@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from whatwhere import runs
-from whatwhere.core import UNLABELED, Classifies, Encodes, InputError, Reconstructs
+from whatwhere.core import UNLABELED, Classifies, Encodes, InputError, Reconstructs, labeled
 from whatwhere.data.rows import Rows
 from whatwhere.objectives.classification import cross_entropy
 from whatwhere.train.stage import Stage
@@ -230,7 +230,7 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
             bounds = (0.0, 255.0) if images.dtype == np.uint8 else (0.0, 1.0)
             if images.dtype != np.uint8 and not flat:
                 check_unit_range(images)
-        elif bounds[0] >= bounds[1]:
+        elif np.shape(bounds) != (2,) or bounds[0] >= bounds[1]:
             raise InputError(f"value_range={bounds}: it takes (low, high) with low < high")
         device = self.trainer.fabric.device if self.trainer and self.trainer.fabric else "cpu"
         return Rows(images, y, device=device, value_range=bounds)
@@ -300,7 +300,7 @@ class ImageClassifier(ClassifierMixin, Learner):
             rows = self._rows(X, reset=True)
             return self._train(rows, validation=self._validation(validation))
         _, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
-        known = np.array([label != UNLABELED for label in y])  # y may hold strings
+        known = np.array(labeled(y.tolist()), dtype=bool)
         named = y[known]
         if named.dtype == object:  # names beside -1: without it they have a type of their own
             named = np.array(named.tolist())
@@ -321,6 +321,10 @@ class ImageClassifier(ClassifierMixin, Learner):
         if validation is None:
             return None
         X, y = validation
+        if y is None:
+            return self._rows(X, None, reset=False)
+        if len(y) != len(X):
+            raise InputError(f"validation has {len(X)} images and {len(y)} labels; give one each")
         known = np.isin(y, self.classes_)
         if len(self.classes_) and not known.all():
             stranger = np.asarray(y)[~known].tolist()[0]

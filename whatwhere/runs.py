@@ -88,6 +88,15 @@ def has_checkpoint(folder: Path) -> bool:
     return any(folder.glob(f"{CHECKPOINT}*"))
 
 
+def require_weights(folder: Path) -> None:
+    """Raise an `InputError` that says how to go on where nothing was learned and kept."""
+    if not has_weights(folder):
+        way = "fit it again"
+        if has_checkpoint(folder):
+            way = f"finish it with: whatwhere fit --resume {folder}"
+        raise InputError(f"{folder} has no {WEIGHTS}: training has not ended; {way}")
+
+
 def read_weights(folder: Path, module: "nn.Module") -> None:
     """Put the weights in the folder into the module.
 
@@ -100,10 +109,6 @@ def read_weights(folder: Path, module: "nn.Module") -> None:
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
-    if not path.exists():
-        unfinished = (folder / CHECKPOINT).exists()
-        way = f"finish it with: whatwhere fit --resume {folder}" if unfinished else "fit it again"
-        raise InputError(f"{folder} has no {WEIGHTS}: training has not ended; {way}")
     try:
         module.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from whatwhere.core import UNLABELED, InputError
+from whatwhere.core import UNLABELED, InputError, labeled
 
 ENOUGH = 10  # labels a class, from which on C is chosen: two in each of five folds
 FOLDS = 5
@@ -61,7 +61,7 @@ class Probe:
             raise InputError(
                 f"{len(x)} rows of features and {len(labels)} labels; give a label a row"
             )
-        shown = np.array([label != UNLABELED for label in labels.tolist()], dtype=bool)
+        shown = np.array(labeled(labels.tolist()), dtype=bool)
         x, labels = x[shown], labels[shown]
         _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
         if len(counts) < 2:

@@ -1,7 +1,8 @@
 """Comparisons: several learners, on the same images with the same labels."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from whatwhere.core import InputError
 from whatwhere.experiments.job import Job
@@ -24,9 +25,16 @@ def plan(base: Job, models: Sequence[str], labels: Sequence[str], seeds: int) ->
     seeds : int
         Draws of labels; a draw is also the seed of weights and batches.
     """
+    if not models or not labels:
+        raise InputError("nothing to compare: name models and numbers of labels, with commas")
     for name in models:
         if name != SVM:
             learner_class(name)
+    shared = [_settings(base, name) for name in models]
+    for key in base.settings or {}:
+        if not any(key in settings for settings in shared):
+            replace(base, model=models[0]).learner()  # says which keys there are
+            raise InputError(f"none of {', '.join(models)} has a hyper-parameter {key!r}")
     if len(set(models)) < len(models) or len(set(labels)) < len(labels):
         raise InputError("a model, or a number of labels, is named twice")
     if "none" in labels:
@@ -54,5 +62,13 @@ def _column(labels: str) -> str:
 
 
 def _job(base: Job, model: str, labels: str, draw: int) -> Job:
-    settings = None if model == SVM else base.settings
+    settings = _settings(base, model) or None
     return replace(base, model=model, labels=labels, label_seed=draw, seed=draw, settings=settings)
+
+
+def _settings(base: Job, model: str) -> dict[str, Any]:
+    """Return those of the settings that a model has."""
+    if model == SVM:
+        return {}
+    known = {field.name for field in fields(learner_class(model)) if field.init}
+    return {key: value for key, value in (base.settings or {}).items() if key in known}

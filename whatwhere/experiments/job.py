@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import numpy as np
 
 from whatwhere import models, runs
-from whatwhere.core import InputError
+from whatwhere.core import UNLABELED, InputError
 from whatwhere.data import sources
 from whatwhere.data.images import DataSet, Images, draw_labels, draw_validation, hide_labels
 from whatwhere.experiments.stopping import stoppable
@@ -63,7 +63,10 @@ class Machine:
         if not there.get(device, False):
             found = ", ".join(name for name, here in there.items() if here)
             raise InputError(f"there is no device {device!r} here; use --device auto or {found}")
+        cores = os.cpu_count() or 1
         if self.threads is not None:
+            if self.threads > cores:
+                raise InputError(f"{self.threads} threads on {cores} cores; use {cores} at most")
             torch.set_num_threads(self.threads)
         precision: Any = self.precision
         return Fabric(accelerator=device, devices=1, precision=precision)
@@ -124,6 +127,11 @@ class Job:
             values[name] = parse_value(name, value, types[name])
         learner = cls(random_state=self.seed, **values)
         learner.check()
+        if values.get("patience") is not None and self.n_validation() is None:
+            raise InputError(
+                "patience looks at validation images, and there are none; give --validation COUNT, "
+                "or leave patience out"
+            )
         return learner
 
     def read(self) -> "Read":
@@ -142,15 +150,17 @@ class Job:
             held = draw_validation(whole, validation, keep=drawn, seed=self.label_seed)
         train = hide_labels(whole, np.setdiff1d(keep, held))
         rest = np.setdiff1d(np.arange(len(whole)), held)
-        return Read(
+        read = Read(
             data, train.take(rest) if len(held) else train, whole.take(held) if len(held) else None
         )
+        read.check()
+        return read
 
     def n_labels(self) -> int | None:
         """Return how many labels are asked for; None for all."""
         if self.labels in LABEL_WORDS:
             return None if self.labels == "all" else 0
-        if not self.labels.isdigit() or int(self.labels) == 0:
+        if not self.labels.isdecimal() or int(self.labels) == 0:
             raise InputError(f"--labels {self.labels}: it takes all, none, or a number from 1 on")
         return int(self.labels)
 
@@ -159,7 +169,7 @@ class Job:
         if self.validation == "none":
             return None
         try:
-            value = int(self.validation) if self.validation.isdigit() else float(self.validation)
+            value = int(self.validation) if self.validation.isdecimal() else float(self.validation)
         except ValueError:
             value = math.nan
         if not (isinstance(value, int) and value > 0) and not 0 < value < 1:
@@ -193,18 +203,58 @@ class Read:
         """The test part, looked at once, at the end."""
         return self.data.test
 
+    def check(self) -> None:
+        """Check that there is something to learn, before anything is written.
+
+        Raises
+        ------
+        InputError
+            If there are too few images or classes, or a class that no training label has.
+        """
+        name, train = self.data.name, self.train
+        if len(train) < 2:
+            raise InputError(
+                f"{name} leaves {len(train)} image to train on, and it takes two or more; "
+                "give more images, or a smaller --validation"
+            )
+        shown = np.unique(train.y[train.y != UNLABELED])
+        if len(shown) == 1:
+            raise InputError(
+                f"the labels of {name} name one class only, {train.classes[shown[0]]!r}; "
+                "a classifier needs two or more, or use --labels none"
+            )
+        if len(shown) == 0:
+            return
+        for part, images in (("validation", self.validation), ("test", self.test)):
+            strangers = [] if images is None else np.setdiff1d(images.y, [*shown, UNLABELED])
+            if len(strangers):
+                raise InputError(
+                    f"the {part} part of {name} has the class {train.classes[strangers[0]]!r}, and "
+                    "no training label has it; show more labels, or leave that class out"
+                )
+
+    def fingerprints(self) -> dict[str, str | None]:
+        """Return what tells these images from all others."""
+        return {
+            "fingerprint": self.data.train.fingerprint(),
+            "test_fingerprint": None if self.test is None else self.test.fingerprint(),
+        }
+
     def facts(self, job: Job) -> dict[str, Any]:
         """Return what a run records of its data."""
+        use = "judging after each epoch"
+        if (job.settings or {}).get("patience") is not None:
+            use += ", and early stopping"
         return {
             "name": self.data.name,
-            "fingerprint": self.data.train.fingerprint(),
+            **self.fingerprints(),
             "n_train": len(self.train),
             "n_test": 0 if self.test is None else len(self.test),
             "n_labeled": self.train.n_labeled,
             "labels": job.labels,
             "label_seed": job.label_seed,
             "n_validation": 0 if self.validation is None else len(self.validation),
-            "validation_use": "nothing" if self.validation is None else "judging after each epoch",
+            "validation_use": "nothing" if self.validation is None else use,
             "classes": list(self.train.classes),
         }
 

@@ -142,6 +142,7 @@ def run(
     ]
     for cell in missing:
         cell.check()
+    _check_same(plan, out)
     if jobs == 1:
         for cell in missing:
             run_cell(cell, out, machine, command, watch)
@@ -163,6 +164,37 @@ def run(
     return write_table(plan, out, command)
 
 
+def _check_same(plan: Plan, out: Path) -> None:
+    """Refuse a folder whose table is another, or whose cells saw other images.
+
+    Raises
+    ------
+    InputError
+        Naming what differs.
+    """
+    way = "choose another --out"
+    if (out / TABLE).exists():
+        former = json.loads((out / TABLE).read_text(encoding="utf-8"))
+        if (former["title"], former["columns"]) != (plan.title, list(plan.columns)):
+            raise InputError(f"{out} holds another table, {former['title']!r}; {way}")
+        n = max((cell["n"] for row in former["rows"] for cell in row["cells"] if cell), default=0)
+        draws = len({cell.draw for cell in plan.cells})
+        if n > draws:
+            raise InputError(f"{out} holds {n} draws; say --seeds {n} or more, or {way}")
+    images: dict[tuple[Any, ...], dict[str, str | None]] = {}
+    for cell in plan.cells:
+        path = out / CELLS / cell.file
+        if path.exists():
+            source = (cell.job.data, cell.job.split, cell.job.test_fraction)
+            if source not in images:
+                images[source] = cell.job.read().fingerprints()
+            recorded = json.loads(path.read_text(encoding="utf-8"))["data"]
+            if any(recorded.get(name, now) != now for name, now in images[source].items()):
+                raise InputError(
+                    f"the images of {cell.job.data} changed since {path} was run; {way}"
+                )
+
+
 def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch) -> None:
     """Run one cell and write its record; one that was stopped goes on from its checkpoint."""
     import torch
@@ -176,7 +208,10 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
     if read.test is None:
         raise InputError(f"{cell.job.data} has no test part; cut one off with --test-fraction F")
     fabric = machine.fabric()
-    scratch = out / RUNNING / cell.file.removesuffix(".json")
+    torch.set_num_threads(machine.threads or torch.get_num_threads())
+    # What a checkpoint must not go on from is in its name: other images, other threads.
+    marks = f"{read.data.train.fingerprint()[:8]}-{torch.get_num_threads()}"
+    scratch = out / RUNNING / f"{cell.file.removesuffix('.json')}-{marks}"
     history: Sequence[Mapping[str, Any]] = ()
     if cell.job.model == SVM:
         metrics: Mapping[str, Any] = judge.floor(read.train, read.test)

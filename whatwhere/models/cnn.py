@@ -82,10 +82,10 @@ class ConvolutionalClassifier(ImageClassifier):
     architecture : str
         See `whatwhere.nn.architecture.parse`.
     epochs : int
-        Passes over the unlabeled rows, or over all where all or none are labeled.
+        Passes over the unlabeled rows where fewer than half are labeled, else over all.
     batch_size : int
     labeled_share : float
-        Part of a batch that is labeled where only some rows are.
+        Part of a batch that is labeled, where fewer than half of all rows are.
     learning_rate : float
         Of Adam; constant for the first part of training, then linearly down to 0.
     decay_from : float
@@ -117,7 +117,7 @@ class ConvolutionalClassifier(ImageClassifier):
         "epochs": [COUNT],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "labeled_share": [Interval(Real, 0, 1, closed="neither")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [Interval(Real, 1e-30, 1e30, closed="both")],
         "decay_from": [Interval(Real, 0, 1, closed="left")],
         "batch_norm": ["boolean"],
         "dropout": [Interval(Real, 0, 1, closed="left")],

@@ -152,10 +152,10 @@ class SWWAE(ConvolutionalClassifier):
         Deviation of Gaussian noise on the images that the encoder sees in training, in units of
         pixels in [0, 1]; what is rebuilt is the clean image and its clean maps. 0 is the paper.
     epochs : int
-        Passes over the unlabeled rows, or over all where all or none are labeled.
+        Passes over the unlabeled rows where fewer than half are labeled, else over all.
     batch_size : int
     labeled_share : float
-        Part of a batch that is labeled where only some rows are.
+        Part of a batch that is labeled, where fewer than half of all rows are.
     learning_rate : float
         Of Adam; constant for the first part of training, then linearly down to 0.
     decay_from : float

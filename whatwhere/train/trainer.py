@@ -59,7 +59,10 @@ class Interrupted(Exception):
 
 @dataclass
 class Place:
-    """How far a run has come: the next step to take, and what early stopping remembers."""
+    """How far a run has come: the next step to take, and what early stopping remembers.
+
+    `seconds`, `waited` (for data) and `images` are those of the running epoch.
+    """
 
     stage: int = 0
     epoch: int = 0
@@ -67,6 +70,9 @@ class Place:
     best: float = inf
     since: int = 0
     stopped: bool = False
+    seconds: float = 0.0
+    waited: float = 0.0
+    images: int = 0
     history: list[Record] = field(default_factory=list)
 
 
@@ -222,7 +228,6 @@ class _Leg:
     def epoch(self) -> None:
         """Take the steps of one epoch, record it, and write the checkpoint."""
         stage, place = self.stage, self.place
-        began, waited, images = time.perf_counter(), 0.0, 0
         self.module.eval()  # what this stage does not move stands still, batch norm too
         self.reseed(key(self.seed, place.stage, place.epoch, "begin"))
         for update in stage.updates:
@@ -235,12 +240,13 @@ class _Leg:
         )
         batches = stage.sampler(self.data.y, stage.batch_size, order)
         while place.step < len(batches):
-            asked = time.perf_counter()
+            began = time.perf_counter()
             batch = self.take(batches[place.step])
-            waited += time.perf_counter() - asked
+            place.waited += time.perf_counter() - began
             self.step(batch, (place.epoch + place.step / len(batches)) / stage.epochs)
             place.step += 1
-            images += len(batch.y)
+            place.images += len(batch.y)
+            place.seconds += time.perf_counter() - began
             for watcher in self.trainer.watch:
                 watcher.step(place, len(batches), len(batch.y))
             if self.trainer.stop():
@@ -248,23 +254,31 @@ class _Leg:
                 raise Interrupted(f"stage {stage.name!r}, epoch {place.epoch + 1}")
             if time.monotonic() - self.saved_at > self.trainer.save_seconds:
                 self.save_if_finite()
-        self.end_epoch(time.perf_counter() - began, waited, images)
+        self.end_epoch()
 
-    def end_epoch(self, seconds: float, waited: float, images: int) -> None:
+    def end_epoch(self) -> None:
         """Record the epoch, and write the checkpoint if all is finite."""
         place, facts = self.place, {}
         self.reseed(key(self.seed, place.stage, place.epoch, "end"))
         for update in self.stage.updates:
             facts.update(update.end_epoch())
         terms = self.means()
-        record: Record = {"stage": self.stage.name, "epoch": place.epoch, "seconds": seconds}
-        record |= {"images_per_second": images / seconds, "waiting": waited / seconds}
-        record |= facts | terms
+        seconds = max(place.seconds, 1e-9)  # an epoch may have no step
+        record: Record = {
+            "stage": self.stage.name,
+            "epoch": place.epoch,
+            "seconds": place.seconds,
+            "images_per_second": place.images / seconds,
+            "waiting": place.waited / seconds,
+            **facts,
+            **terms,
+        }
         broken = self.not_finite(terms)
         if broken is None:
             record |= self.judge()
             place.history.append(record)
             place.epoch, place.step, self.sums = place.epoch + 1, 0, {}
+            place.seconds, place.waited, place.images = 0.0, 0.0, 0
             self.counts.clear()
             self.save()
         for watcher in self.trainer.watch:

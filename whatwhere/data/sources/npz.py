@@ -224,7 +224,10 @@ def _classes(
     path: Path, *parts: np.ndarray
 ) -> tuple[tuple[int | str, ...], list[NDArray[np.int64]]]:
     """Return the classes, sorted, and the place among them of each label."""
-    known = [part != ("" if part.dtype.kind == "U" else UNLABELED) for part in parts]
+    known = [
+        ~np.isin(part, ["", str(UNLABELED)]) if part.dtype.kind == "U" else part != UNLABELED
+        for part in parts
+    ]
     labels = [part[is_known] for part, is_known in zip(parts, known, strict=True)]
     labels = [part for part in labels if len(part)]
     if len({part.dtype.kind for part in labels}) > 1:
