@@ -17,7 +17,7 @@ from whatwhere.experiments.table import SVM, Cell, Plan
 
 LABELS = (100, 600, 1000, 3000)
 SWWAE_ROW, CNN_ROW, SVM_ROW = "SWWAE", "same net, labels alone", "SVM on raw pixels"
-SHIFTED, CLEAN = ", random shifts", ", no noise"
+SHIFTED, LESS_NOISY, CLEAN = ", random shifts", ", less noise", ", no noise"
 
 PUBLISHED = {
     (SWWAE_ROW, 100): "8.71 ± 0.34",
@@ -33,7 +33,8 @@ PUBLISHED = {
 ARCHITECTURE = "(16)5c-2p-(64)3c-7p"
 NET: dict[str, Any] = {"architecture": ARCHITECTURE, "labeled_share": 0.2}
 CLEAN_SWWAE = NET | {"reconstruction": 1.0, "middle": 0.2, "learning_rate": 0.01}
-NOISY_SWWAE = CLEAN_SWWAE | {"middle": 0.1, "noise": 0.15}
+LESS_NOISY_SWWAE = CLEAN_SWWAE | {"middle": 0.1, "noise": 0.15}
+NOISY_SWWAE = CLEAN_SWWAE | {"middle": 1.0, "learning_rate": 0.006, "noise": 0.3}
 SWWAE = {n: NOISY_SWWAE if n == 100 else CLEAN_SWWAE for n in LABELS}
 CNN = {n: NET | {"learning_rate": 0.015} for n in LABELS}
 EPOCHS = {"quick": 1, "full": 2}
@@ -46,8 +47,10 @@ CHOICES = (
 )
 
 NOISE_NOTE = (
-    "With 100 labels the SWWAE sees images with Gaussian noise of 0.15 and rebuilds the clean "
-    "ones, with a term at the top pool too; the row without noise is the paper's loss."
+    "With 100 labels the SWWAE sees images with Gaussian noise of 0.3 and rebuilds the clean ones, "
+    "with a term at the top pool too; the rows with less noise (0.15) and without are what was "
+    "tried before it, the last is the paper's loss. The noise was chosen on validation images, "
+    "after the first three draws of those two rows had been judged on the test images."
 )
 
 
@@ -70,6 +73,7 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
         (SVM_ROW, SVM, {n: {} for n in LABELS}),
         (SWWAE_ROW + SHIFTED, "swwae", {n: own | SHIFT for n, own in SWWAE.items()}),
         (CNN_ROW + SHIFTED, "cnn", {n: own | SHIFT for n, own in CNN.items()}),
+        (SWWAE_ROW + LESS_NOISY, "swwae", {100: LESS_NOISY_SWWAE}),
         (SWWAE_ROW + CLEAN, "swwae", {100: CLEAN_SWWAE}),
     ]
     cells = tuple(
