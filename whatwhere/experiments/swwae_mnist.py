@@ -49,9 +49,10 @@ CHOICES = (
 
 NOISE_NOTE = (
     "With 100 labels the SWWAE sees images with Gaussian noise of 0.3 and rebuilds the clean ones, "
-    "with a term at the top pool too; the rows with less noise (0.15, so too with random shifts) "
-    "and without are what was tried before it, the last is the paper's loss. The noise was chosen on validation images, "
-    "after the first three draws of those two rows had been judged on the test images."
+    "with a term at the top pool too. The rows with less noise (0.15, so too with random shifts) "
+    "and without are what was tried before it; the last is the paper's loss. The noise was chosen "
+    "on validation images, after the first three draws of those rows had been judged on the test "
+    "images."
 )
 
 
