@@ -192,7 +192,7 @@ def fit(
         validation=validation,
         settings=read_settings(settings, epochs),
         seed=seed,
-        data_dir=None if data_dir is None else str(data_dir),
+        data_dir=None if data_dir is None else str(data_dir.resolve()),
         split="train" if split is None else split.value,
         test_fraction=test_fraction,
     )
@@ -334,7 +334,7 @@ def compare(
         model="",
         validation=validation,
         settings=read_settings(settings, epochs),
-        data_dir=None if data_dir is None else str(data_dir),
+        data_dir=None if data_dir is None else str(data_dir.resolve()),
         test_fraction=test_fraction,
     )
     machine = Machine(device.value, precision.value, threads)
@@ -369,7 +369,9 @@ def reproduce(
 
     experiment = experiments.find(name)
     machine = Machine(device.value, precision.value, threads)
-    plan = experiment.plan(budget.value, seeds, None if data_dir is None else str(data_dir))
+    plan = experiment.plan(
+        budget.value, seeds, None if data_dir is None else str(data_dir.resolve())
+    )
     part = name if budget is Budget.full else f"{name}-{budget}"
     folder = Path("results") / part if out is None else out
     with told_to_stop(folder, "the same command goes on"):
@@ -524,7 +526,7 @@ def read_for(
         )
     if split is not None:
         job = replace(job, split=split.value)
-    folder = job.data_dir if data_dir is None else str(data_dir)
+    folder = job.data_dir if data_dir is None else str(data_dir.resolve())
     job = replace(job, data_dir=folder, labels="all", validation="none")
     return job, job.read()
 
