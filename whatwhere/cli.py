@@ -372,6 +372,8 @@ def reproduce(
     plan = experiment.plan(
         budget.value, seeds, None if data_dir is None else str(data_dir.resolve())
     )
+    again = ["whatwhere", "reproduce", name, "--budget", budget.value]
+    again += [] if seeds is None else ["--seeds", str(seeds)]
     part = name if budget is Budget.full else f"{name}-{budget}"
     folder = Path("results") / part if out is None else out
     with told_to_stop(folder, "the same command goes on"):
@@ -381,7 +383,7 @@ def reproduce(
             machine=machine,
             jobs=jobs,
             watch=watch,
-            command=typed(),
+            command=shlex.join(again),
             only=only or "",
         )
     typer.echo(table.told(made))

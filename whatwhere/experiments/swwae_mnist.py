@@ -44,7 +44,8 @@ SHIFT = {"shift": 2}
 CHOICES = (
     "Architecture, learning rates, loss weights and noise were chosen, for each net on its own, by "
     "the error on 5,000 validation images drawn from the training set, with 100 and 600 labels "
-    "and one epoch, on other draws than the table's. The cells use no validation images."
+    "and one epoch (the noise of 0.3: one draw of 100 labels and six epochs), on other draws than "
+    "the table's. The cells use no validation images."
 )
 
 NOISE_NOTE = (
@@ -101,8 +102,8 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
     )
     return Plan(
         title="SWWAE on MNIST with few labels",
-        caption=f"Test error in percent of {ARCHITECTURE}, mean ± deviation over draws of "
-        "labels; the rest of the 60,000 training images is unlabeled. The net on labels alone "
+        caption=f"Test error in percent of {ARCHITECTURE}, mean ± deviation over (so many) "
+        "draws of labels; the rest of the 60,000 training images is unlabeled. The net on labels alone "
         "sees the same labeled batches and as many updates.",
         columns=tuple(_column(n) for n in columns),
         cells=cells,

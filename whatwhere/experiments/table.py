@@ -333,7 +333,9 @@ def lines(table: Mapping[str, Any]) -> list[list[str]]:
     def number(cell: Mapping[str, Any] | None, sign: str = "") -> str:
         if cell is None or cell["mean"] is None:
             return "not run"
-        spread = f" ± {cell['sd']:.2f}" if cell.get("sd") is not None and not sign else ""
+        spread = (
+            f" ± {cell['sd']:.2f} ({cell['n']})" if cell.get("sd") is not None and not sign else ""
+        )
         if sign and cell["interval"]:
             spread = f" [{cell['interval'][0]:{sign}.2f}, {cell['interval'][1]:{sign}.2f}]"
         return f"{cell['mean']:{sign}.2f}{spread}"
