@@ -103,8 +103,8 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
     return Plan(
         title="SWWAE on MNIST with few labels",
         caption=f"Test error in percent of {ARCHITECTURE}, mean ± deviation over (so many) "
-        "draws of labels; the rest of the 60,000 training images is unlabeled. The net on labels alone "
-        "sees the same labeled batches and as many updates.",
+        "draws of labels; the rest of the 60,000 training images is unlabeled. The net on labels "
+        "alone sees the same labeled batches and as many updates.",
         columns=tuple(_column(n) for n in columns),
         cells=cells,
         published={
