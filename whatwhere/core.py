@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,6 +22,14 @@ def labeled(labels: "Iterable[Any]") -> "list[bool]":
 
 class InputError(ValueError):
     """What the user can mend: one line that says what was wrong, where, and the way out."""
+
+
+def unknown(what: str, name: str, known: "Iterable[str]") -> InputError:
+    """Return the error for a name that is not known: with the nearest known one, or with all."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return InputError(f"{what} {name!r}; {hint}")
 
 
 class Batch(NamedTuple):

@@ -1,10 +1,9 @@
 """Jobs, and published tables made of them. This is the table of contents of the tables."""
 
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from whatwhere.core import InputError
+from whatwhere.core import unknown
 
 CONTENTS = {  # name on the command line: file, what it is
     "swwae-mnist": ("swwae_mnist", "SWWAE on MNIST with 100, 600, 1000 and 3000 labels"),
@@ -20,7 +19,5 @@ def find(name: str) -> Any:
         Naming the nearest name, or all.
     """
     if name not in CONTENTS:
-        near = get_close_matches(name, CONTENTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CONTENTS)}"
-        raise InputError(f"no experiment is named {name!r}; {hint}")
+        raise unknown("no experiment is named", name, CONTENTS)
     return import_module(f"whatwhere.experiments.{CONTENTS[name][0]}")

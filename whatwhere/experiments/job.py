@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import numpy as np
 
 from whatwhere import models, runs
-from whatwhere.core import UNLABELED, InputError
+from whatwhere.core import UNLABELED, InputError, unknown
 from whatwhere.data import sources
 from whatwhere.data.images import DataSet, Images, draw_labels, draw_validation, hide_labels
 from whatwhere.experiments.stopping import stoppable
@@ -121,9 +120,7 @@ class Job:
         values = {}
         for name, value in (self.settings or {}).items():
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise InputError(f"{self.model} has no hyper-parameter {name!r}; {hint}")
+                raise unknown(f"{self.model} has no hyper-parameter", name, known)
             values[name] = parse_value(name, value, types[name])
         learner = cls(random_state=self.seed, **values)
         learner.check()

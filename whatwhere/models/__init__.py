@@ -3,12 +3,11 @@
 From it the contract tests, the command line, the docs and the report find a method.
 """
 
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whatwhere.core import InputError
+from whatwhere.core import unknown
 
 if TYPE_CHECKING:
     from whatwhere.learner import Learner
@@ -28,9 +27,7 @@ def learner_class(name: str) -> "type[Learner]":
         Naming the nearest name, or all.
     """
     if name not in CONTENTS:
-        near = get_close_matches(name, CONTENTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CONTENTS)}"
-        raise InputError(f"no model is named {name!r}; {hint}")
+        raise unknown("no model is named", name, CONTENTS)
     file, cls, _ = CONTENTS[name]
     return getattr(import_module(f"whatwhere.models.{file}"), cls)
 
