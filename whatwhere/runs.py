@@ -1,8 +1,9 @@
 """The run folder: all that training and viewing share.
 
 ``config.json`` (learner, data, seeds, versions, machine), ``model.safetensors``, ``metrics.jsonl``
-(a line an epoch), ``evaluation.json``, ``panels/``, ``report.html`` and, while training,
-``checkpoint/``. Nothing in it is ever unpickled.
+(a line an epoch), ``evaluation.json``, ``panels/``, ``report.html``, where images come from files
+``label-next.csv`` and ``skipped.csv``, and, while training, ``checkpoint/``. Nothing in it is ever
+unpickled.
 """
 
 import json
@@ -28,6 +29,7 @@ CONFIG, WEIGHTS, METRICS, EVALUATION = (
     "evaluation.json",
 )
 PANELS, CHECKPOINT, REPORT = "panels", "checkpoint", "report.html"
+SKIPPED, LABEL_NEXT = "skipped.csv", "label-next.csv"
 
 
 def create(folder: Path) -> Path:

@@ -179,27 +179,37 @@ def panels_of(run: Path) -> list[str]:
 
 
 def test_a_run_shows_what_its_learner_can_do(tmp_path, swwae, cnn, blind, parts):
-    files = {"filters", "mistakes", "reconstructions"}
+    files = {"filters", "map", "mistakes", "reconstructions", "what_where", "worth_labelling"}
+    train = hide_labels(parts[0], np.arange(100))
     for name, learner, missing in (
         ("swwae", swwae, set()),
-        ("cnn", cnn, {"reconstructions"}),
+        ("cnn", cnn, {"reconstructions", "what_where"}),
         ("blind", blind, {"mistakes"}),
     ):
         run = tmp_path / name
         run.mkdir()
-        judge.draw_panels(learner, parts[1], run, tested=True)
+        judge.draw_panels(learner, parts[1], run, tested=True, train=train)
         expected = [f"{file}.{end}" for file in files - missing for end in ("json", "png")]
         assert panels_of(run) == sorted(expected)
 
 
-def test_images_that_were_trained_on_are_no_mistakes(tmp_path, cnn, parts):
-    judge.draw_panels(cnn, parts[0], tmp_path, tested=False)
-    assert panels_of(tmp_path) == ["filters.json", "filters.png"]
+def test_images_that_were_trained_on_are_no_mistakes_nor_worth_another_label(tmp_path, cnn, parts):
+    judge.draw_panels(cnn, parts[0], tmp_path, tested=False, train=parts[0])
+    expected = [f"{name}.{end}" for name in ("filters", "map") for end in ("json", "png")]
+    assert panels_of(tmp_path) == expected
+
+
+def test_what_is_worth_a_label_is_looked_for_in_the_training_part(tmp_path, cnn, parts):
+    train = hide_labels(parts[0], np.arange(280))
+    judge.draw_panels(cnn, parts[1], tmp_path, tested=True, train=train)
+    panel = tmp_path / "panels" / "worth_labelling.json"
+    told = json.loads(panel.read_text(encoding="utf-8"))
+    assert sorted(row["row"] for row in told["rows"]) == list(range(280, 300))
 
 
 def test_mistakes_tell_rows_of_the_data_set_where_some_have_no_label(tmp_path, cnn, parts):
     test = hide_labels(parts[1], np.arange(40, 90))
-    judge.draw_panels(cnn, test, tmp_path, tested=True)
+    judge.draw_panels(cnn, test, tmp_path, tested=True, train=parts[0])
     told = json.loads((tmp_path / "panels" / "mistakes.json").read_text(encoding="utf-8"))
     assert told["rows"]
     for mistake in told["rows"]:
@@ -211,7 +221,8 @@ def test_mistakes_tell_rows_of_the_data_set_where_some_have_no_label(tmp_path, c
 
 def test_mistakes_tell_the_file_where_images_come_from_files(tmp_path, cnn, parts):
     named = replace(parts[1], names=tuple(f"scans/{row}.png" for row in range(90)))
-    judge.draw_panels(cnn, hide_labels(named, np.arange(40, 90)), tmp_path, tested=True)
+    test = hide_labels(named, np.arange(40, 90))
+    judge.draw_panels(cnn, test, tmp_path, tested=True, train=parts[0])
     told = json.loads((tmp_path / "panels" / "mistakes.json").read_text(encoding="utf-8"))
     assert told["rows"]
     for mistake in told["rows"]:

@@ -10,7 +10,14 @@ from whatwhere import runs
 from whatwhere.core import UNLABELED, HasFilters, InputError, Reconstructs
 from whatwhere.data.images import Images
 from whatwhere.data.rows import Rows
-from whatwhere.evaluate import measures, panels, probes
+from whatwhere.evaluate import (
+    embedding_map,
+    measures,
+    panels,
+    probes,
+    what_where,
+    worth_labelling,
+)
 from whatwhere.learner import ImageClassifier, Learner, infer
 
 SHOWN = 12  # reconstructions in a panel
@@ -52,6 +59,24 @@ def reconstruction_mse(learner: Learner, images: np.ndarray) -> float:
         lambda module, x: (module.reconstruct(x) - x).square().double(),
     )
     return sum(float(part.sum()) for part in errors) / images.size
+
+
+def rebuild(learner: Learner, x: np.ndarray, purpose: str) -> np.ndarray:
+    """Return images rebuilt from their codes, float32 (n, C, H, W), in [0, 1] but for overshoot.
+
+    Raises
+    ------
+    InputError
+        If the learner does not reconstruct: `purpose` says what it was wanted for. If the images
+        are not of its size.
+    """
+    if not isinstance(learner.module_, Reconstructs):
+        name = runs.snake_case(type(learner).__name__)
+        raise InputError(
+            f"a run of {name} does not reconstruct images, and {purpose} needs that; "
+            "fit one with --model swwae"
+        )
+    return learner.reconstruct(x)
 
 
 def floor(train: Images, test: Images) -> dict[str, Any]:
@@ -131,18 +156,16 @@ def draw_reconstructions(learner: Learner, images: Images, n: int, out: Path) ->
         If the learner does not reconstruct, or the images are not of its size.
     """
     first = images.x[:n]
-    picture = panels.pairs(first, learner.reconstruct(first))
-    fresh = out.with_name(f".{out.name}.tmp")
-    try:
-        panels.write_png(fresh, picture)
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
+    panels.save(out, panels.pairs(first, learner.reconstruct(first)))
     return reconstruction_mse(learner, first)
 
 
-def draw_panels(learner: Learner, images: Images, run: Path, *, tested: bool) -> None:
+def draw_panels(
+    learner: Learner, images: Images, run: Path, *, tested: bool, train: Images
+) -> None:
     """Write the pictures of a run: what any learner that can do it shows.
+
+    Beside them ``label-next.csv`` where the training images come from files and some have no label.
 
     Parameters
     ----------
@@ -151,6 +174,8 @@ def draw_panels(learner: Learner, images: Images, run: Path, *, tested: bool) ->
         Of the test part where there is one (`tested`), else of the training part.
     run : Path
     tested : bool
+    train : Images
+        The training part, with the labels `UNLABELED` that the learner was not shown.
     """
     folder = run / runs.PANELS
     folder.mkdir(exist_ok=True)
@@ -161,6 +186,9 @@ def draw_panels(learner: Learner, images: Images, run: Path, *, tested: bool) ->
         panels.reconstructions(folder, first, learner.reconstruct(first), mse)
     if isinstance(module, HasFilters) and (filters := module.filters()) is not None:
         panels.filters(folder, filters.cpu().numpy())
+    what_where.write(folder, learner, images)
+    embedding_map.write(folder, learner, images)
+    worth_labelling.write(run, learner, train)
     known = np.flatnonzero(images.y != UNLABELED)
     if tested and isinstance(learner, ImageClassifier) and len(learner.classes_) and len(known):
         labeled = images.take(known)

@@ -44,7 +44,7 @@ def grid(images: np.ndarray, columns: int = COLUMNS, width: int = WIDTH) -> np.n
     ndarray (height, width, 3), uint8
     """
     columns = min(columns, len(images))
-    return _tile(_enlarge(_color(images), columns, width), columns)
+    return tile(enlarge(color(images), columns, width), columns)
 
 
 def pairs(
@@ -66,12 +66,12 @@ def pairs(
     assert originals.shape == rebuilt.shape, (originals.shape, rebuilt.shape)
     columns = min(columns, len(originals))
     strips = []
-    above = _enlarge(_color(originals), columns, width)
-    below = _enlarge(_color(rebuilt), columns, width)
+    above = enlarge(color(originals), columns, width)
+    below = enlarge(color(rebuilt), columns, width)
     for first in range(0, len(originals), columns):
         part = slice(first, first + columns)
-        both = np.concatenate([_pad(above[part], columns), _pad(below[part], columns)])
-        strips.append(_tile(both, columns))
+        both = np.concatenate([pad(above[part], columns), pad(below[part], columns)])
+        strips.append(tile(both, columns))
     between = np.full((3 * GAP, strips[0].shape[1], 3), WHITE, np.uint8)
     return np.concatenate([row for strip in strips for row in (strip, between)][:-1])
 
@@ -80,6 +80,21 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     """Write a picture (height, width, 3), uint8; without color it becomes a smaller gray file."""
     gray = (picture == picture[..., :1]).all()
     Image.fromarray(picture[..., 0] if gray else picture).save(path, "PNG", optimize=True)
+
+
+def save(out: Path, picture: np.ndarray) -> None:
+    """Write a PNG for the user, whole or not at all."""
+    fresh = out.with_name(f".{out.name}.tmp")
+    try:
+        write_png(fresh, picture)
+        fresh.replace(out)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def place(names: Sequence[str] | None, row: int) -> dict[str, Any]:
+    """Return how an image is told to the user: by its file, or else by its row."""
+    return {"row": row} if names is None else {"file": names[row]}
 
 
 def reconstructions(
@@ -97,7 +112,7 @@ def reconstructions(
         Mean squared error a pixel, for the caption. Default: that of these images.
     """
     if mse is None:
-        mse = float(np.mean((_unit(originals) - _unit(rebuilt)) ** 2))
+        mse = float(np.mean((unit(originals) - unit(rebuilt)) ** 2))
     several = len(originals) > COLUMNS
     caption = (
         f"{'In each pair of rows, the' if several else 'The'} upper row shows images as they are, "
@@ -105,7 +120,7 @@ def reconstructions(
         "missing below are what the code does not keep. Mean squared error a pixel, on a scale "
         f"from 0 to 1: {mse:.2g}."
     )
-    _write(folder, "reconstructions", pairs(originals, rebuilt), "Reconstructions", caption, 10)
+    write(folder, "reconstructions", pairs(originals, rebuilt), "Reconstructions", caption, 10)
 
 
 def filters(folder: Path, weights: np.ndarray) -> None:
@@ -141,7 +156,7 @@ def filters(folder: Path, weights: np.ndarray) -> None:
     )
     columns = 8 if k <= 16 else 16 if k <= 64 else 20
     columns = min(columns, max(1, WIDTH // (2 * max(height, width) + GAP)))  # twice their size
-    _write(folder, "filters", grid(scaled, columns), "First-layer filters", caption, 20)
+    write(folder, "filters", grid(scaled, columns), "First-layer filters", caption, 20)
 
 
 def mistakes(
@@ -182,10 +197,10 @@ def mistakes(
     # A stable sort: of mistakes that are as sure, the first rows come first on every machine.
     surest = wrong[np.argsort(-np.asarray(probability)[wrong], kind="stable")][:most]
     told: list[dict[str, Any]] = []
-    for row in surest:
-        place = {"row": int(row if rows is None else rows[row])}
+    for row in surest.tolist():
+        where = place(names, row if names is not None or rows is None else int(rows[row]))
         told.append(
-            (place if names is None else {"file": str(names[row])})
+            where
             | {"true": _plain(true[row]), "predicted": _plain(predicted[row])}
             | {"probability": float(probability[row])}
         )
@@ -200,13 +215,17 @@ def mistakes(
         "the classifier held that to be. Look for labels that are themselves wrong, and for images "
         "that a person would doubt too."
     )
-    picture = _labeled(images[surest], told)
-    _write(folder, "mistakes", picture, "Most confident mistakes", caption, 30, rows=told)
+    words = [
+        ([str(row["true"]), str(row["predicted"])], percent(row["probability"])) for row in told
+    ]
+    picture = labeled(images[surest], words)
+    write(folder, "mistakes", picture, "Most confident mistakes", caption, 30, rows=told)
 
 
-def _write(
+def write(
     folder: Path, name: str, picture: np.ndarray, title: str, caption: str, order: int, **more: Any
 ) -> None:
+    """Write a panel: ``NAME.png``, and ``NAME.json`` with its words and whatever more there is."""
     write_png(folder / f"{name}.png", picture)
     words = {"title": title, "caption": caption, "order": order} | more
     text = json.dumps(words, indent=1, ensure_ascii=False) + "\n"
@@ -218,20 +237,20 @@ def _plain(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else label
 
 
-def _unit(images: np.ndarray) -> np.ndarray:
+def unit(images: np.ndarray) -> np.ndarray:
     """Return images as floats in [0, 1], but for what overshoots."""
     return images / np.float32(255) if images.dtype == np.uint8 else images
 
 
-def _color(images: np.ndarray) -> np.ndarray:
+def color(images: np.ndarray) -> np.ndarray:
     """Return images (k, C, H, W) as uint8 (k, H, W, 3)."""
-    unit = np.nan_to_num(_unit(images).astype(np.float64))
-    if unit.shape[1] != 3:
-        unit = np.repeat(unit.mean(axis=1, keepdims=True), 3, axis=1)
-    return np.rint(255 * unit.clip(0, 1)).astype(np.uint8).transpose(0, 2, 3, 1)
+    floats = np.nan_to_num(unit(images).astype(np.float64))
+    if floats.shape[1] != 3:
+        floats = np.repeat(floats.mean(axis=1, keepdims=True), 3, axis=1)
+    return np.rint(255 * floats.clip(0, 1)).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def _enlarge(images: np.ndarray, columns: int, width: int) -> np.ndarray:
+def enlarge(images: np.ndarray, columns: int, width: int, largest: int = LARGEST) -> np.ndarray:
     """Return images (k, H, W, 3) of the size at which so many of them fill the width."""
     room = max(1, (width - GAP * (columns - 1)) // columns)
     h, w = images.shape[1:3]
@@ -240,17 +259,17 @@ def _enlarge(images: np.ndarray, columns: int, width: int) -> np.ndarray:
         size = (max(1, w * room // side), max(1, h * room // side))
         small = [Image.fromarray(x).resize(size, Image.Resampling.BOX) for x in images]
         return np.stack([np.asarray(x) for x in small])
-    factor = max(1, min(room, LARGEST) // side)
+    factor = max(1, min(room, largest) // side)
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def _pad(images: np.ndarray, n: int) -> np.ndarray:
+def pad(images: np.ndarray, n: int) -> np.ndarray:
     """Return images (k, H, W, 3), and white ones after them: n in all."""
     white = np.full((n - len(images), *images.shape[1:]), WHITE, np.uint8)
     return np.concatenate([images, white])
 
 
-def _tile(cells: np.ndarray, columns: int) -> np.ndarray:
+def tile(cells: np.ndarray, columns: int) -> np.ndarray:
     """Return cells (k, h, w, 3) row by row, with white gaps between them."""
     columns = min(columns, len(cells))
     n_rows = -(-len(cells) // columns)
@@ -263,37 +282,65 @@ def _tile(cells: np.ndarray, columns: int) -> np.ndarray:
     )
 
 
-def _labeled(images: np.ndarray, told: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Return images row by row, each with two lines of text below it."""
-    pictures = _enlarge(_color(images), MISTAKE_COLUMNS, WIDTH)
+def labeled(
+    images: np.ndarray,
+    words: Sequence[tuple[list[str], str]],
+    *,
+    between: str = " -> ",
+    largest: int = LARGEST,
+) -> np.ndarray:
+    """Return images row by row, each with two lines of text below it.
+
+    Parameters
+    ----------
+    images : ndarray (k, C, H, W), k at least 1
+        As for `grid`.
+    words : sequence of (names, line), one an image
+        The first line is the names, cut until it fits; the second is as it is.
+    between : str
+        What stands between the names.
+    largest : int
+        To what side, in pixels, images are enlarged at most.
+
+    Returns
+    -------
+    ndarray (height, width, 3), uint8
+    """
+    pictures = enlarge(color(images), MISTAKE_COLUMNS, WIDTH, largest)
     font = ImageFont.load_default(TEXT)
     width = (WIDTH - GAP * (MISTAKE_COLUMNS - 1)) // MISTAKE_COLUMNS
     k, height, w = pictures.shape[:3]
     cells = np.full((k, height + 2 * LINE + 2 * GAP, width, 3), WHITE, np.uint8)
     left = (width - w) // 2
-    for cell, picture, row in zip(cells, pictures, told, strict=True):
+    for cell, picture, (names, second) in zip(cells, pictures, words, strict=True):
         cell[:height, left : left + w] = picture
-        image = Image.fromarray(cell)
-        draw = ImageDraw.Draw(image)
-        names = [str(row["true"]), str(row["predicted"])]
-        lines = [_fit(names, font, width), _percent(row["probability"])]
+        lines = [_fit(list(names), between, font, width), second]
         for number, line in enumerate(lines):
-            middle = (width // 2, height + GAP + number * LINE)
-            draw.text(middle, line, fill=(INK,) * 3, font=font, anchor="ma")
-        cell[:] = np.asarray(image)
-    return _tile(_pad(cells, max(k, MISTAKE_COLUMNS)), MISTAKE_COLUMNS)
+            write_text(cell, line, width // 2, height + GAP + number * LINE, anchor="ma")
+    return tile(pad(cells, max(k, MISTAKE_COLUMNS)), MISTAKE_COLUMNS)
 
 
-def _fit(names: list[str], font: Any, width: int) -> str:
-    """Return "a -> b"; the longer name is cut until the line fits."""
-    while font.getlength(" -> ".join(names)) > width and max(map(len, names)) > 2:
-        longer = max(range(2), key=lambda place: len(names[place]))
+def write_text(
+    picture: np.ndarray, text: str, x: int, y: int, anchor: str = "la", size: int = TEXT
+) -> None:
+    """Write text into a picture (h, w, 3), uint8; `anchor` is Pillow's, "la" the top left."""
+    image = Image.fromarray(picture)
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(image).text((x, y), text, fill=(INK,) * 3, font=font, anchor=anchor)
+    picture[:] = np.asarray(image)
+
+
+def _fit(names: list[str], between: str, font: Any, width: int) -> str:
+    """Return the names in a line; the longest is cut until it fits."""
+    while font.getlength(between.join(names)) > width and max(map(len, names)) > 2:
+        longer = max(range(len(names)), key=lambda place: len(names[place]))
         names[longer] = names[longer].rstrip("…")[:-1] + "…"
-    return " -> ".join(names)
+    return between.join(names)
 
 
-def _percent(probability: float) -> str:
-    percent = 100 * probability
-    if percent < 99:
-        return f"{percent:.0f} %"
-    return f"{percent:.1f} %" if percent < 99.95 else "over 99.9 %"
+def percent(probability: float) -> str:
+    """Return a probability as it is told in pictures; what is all but sure is not called sure."""
+    value = 100 * probability
+    if value < 99:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if value < 99.95 else "over 99.9 %"

@@ -432,5 +432,5 @@ def judge_run(learner: "Learner", read: Read, out: Path) -> dict[str, Any]:
     if read.test is not None and read.train.n_labeled:
         evaluation["floors"] = judge.floors(read.train, read.test)
     runs.write_json(out / runs.EVALUATION, evaluation)
-    judge.draw_panels(learner, images, out, tested=read.test is not None)
+    judge.draw_panels(learner, images, out, tested=read.test is not None, train=read.train)
     return evaluation

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from whatwhere import CNN, SWWAE
+from whatwhere.core import UNLABELED, InputError
+from whatwhere.data.images import Images
+from whatwhere.evaluate import completion
+
+HALVES = ["left", "right", "top", "bottom"]
+
+
+def pictures(n=12, c=1, h=8, w=8, dtype=np.uint8):
+    x = np.random.default_rng(0).integers(0, 256, (n, c, h, w)).astype(np.uint8)
+    x = x if dtype == np.uint8 else x / np.float32(255)
+    return Images(x, np.full(n, UNLABELED), ())
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return SWWAE("(4)3c-2p", epochs=2, random_state=0).fit(pictures().x)
+
+
+@given(h=st.integers(2, 40), w=st.integers(2, 40))
+def test_a_half_hides_the_half_that_its_opposite_shows(h, w):
+    for one, other in (("left", "right"), ("top", "bottom")):
+        first, second = (completion.mask(name, (1, h, w)) for name in (one, other))
+        assert not (first & second).any()
+        assert (first == second[::-1, ::-1]).all()
+        assert first.sum() >= h * w / 3
+    assert completion.mask("left", (1, h, w))[:, 0].all()
+    assert completion.mask("top", (1, h, w))[0].all()
+
+
+@given(size=st.integers(1, 10).map(lambda n: 4 * n))
+def test_the_center_is_a_quarter_of_the_image(size):
+    hidden = completion.mask("center", (3, size, size))
+    assert hidden.mean() == 0.25
+    assert (hidden == hidden[::-1, ::-1]).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "I;16"])
+def test_black_in_a_file_is_hidden_whatever_its_mode(tmp_path, mode):
+    gray = np.full((4, 6), 255, np.uint8)
+    gray[1, 2:5] = 0
+    image = Image.fromarray(gray)
+    image = Image.fromarray(gray.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    image.save(tmp_path / "mask.png")
+    hidden = completion.mask(str(tmp_path / "mask.png"), (3, 4, 6))
+    assert (hidden == (gray == 0)).all()
+
+
+def test_the_threshold_of_a_file_is_128(tmp_path):
+    Image.fromarray(np.array([[127, 128]], np.uint8)).save(tmp_path / "mask.png")
+    assert completion.mask(str(tmp_path / "mask.png"), (1, 1, 2)).tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "message"),
+    [
+        (0, (8, 8), "hides everything"),
+        (255, (8, 8), "hides nothing"),
+        (0, (8, 9), r"has 9 x 8 pixels \(width x height\), and the images have 8 x 8"),
+    ],
+)
+def test_a_mask_that_cannot_be_is_refused(tmp_path, value, size, message):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.full(size, value, np.uint8)).save(path)
+    with pytest.raises(InputError, match=message):
+        completion.mask(str(path), (1, 8, 8))
+
+
+def test_a_mask_that_is_not_there_is_refused(tmp_path):
+    (tmp_path / "text.png").write_text("text")
+    for spec, message in (
+        ("diagonal", "left, right, top, bottom, center or a FILE.png"),
+        (str(tmp_path / "gone.png"), "no such file"),
+        (str(tmp_path / "text.png"), "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            completion.mask(spec, (1, 8, 8))
+    with pytest.raises(InputError, match="hides nothing"):
+        completion.mask("left", (1, 8, 1))
+    with pytest.raises(InputError, match="hides everything"):
+        completion.mask("center", (1, 3, 3))
+
+
+@pytest.mark.parametrize("spec", [*HALVES, "center"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_what_is_seen_stays_and_what_is_hidden_is_not_looked_at(learner, spec, dtype):
+    hidden = completion.mask(spec, (1, 8, 8))
+    x = pictures(dtype=dtype).x
+    completed = completion.complete(learner, x, hidden)
+    unit = x / np.float32(255) if dtype == np.uint8 else x
+    assert np.array_equal(completed[..., ~hidden], unit[..., ~hidden])
+    assert completed.dtype == np.float32
+    assert completed.min() >= 0
+    assert completed.max() <= 1
+    other = x.copy()
+    other[..., hidden] = 0
+    assert np.array_equal(completion.complete(learner, other, hidden), completed)
+
+
+def test_completion_begins_with_the_mean_of_what_is_seen_in_each_channel(learner):
+    x = pictures(3, 3).x
+    hidden = completion.mask("top", (3, 8, 8))
+    start = completion.complete(learner, x, hidden, steps=0)
+    expected = (x[:, :, 4:] / 255).mean(axis=(2, 3))
+    assert start[:, :, :4] == pytest.approx(
+        np.broadcast_to(expected[..., None, None], (3, 3, 4, 8))
+    )
+
+
+def test_one_step_takes_the_hidden_pixels_from_the_reconstruction(learner):
+    x = pictures().x
+    hidden = completion.mask("left", (1, 8, 8))
+    start = completion.complete(learner, x, hidden, steps=0)
+    once = completion.complete(learner, x, hidden, steps=1)
+    assert np.array_equal(once, np.where(hidden, learner.reconstruct(start).clip(0, 1), start))
+    assert np.abs(once - start).max() > 0
+
+
+def test_an_image_is_completed_as_if_it_were_alone(learner):
+    x = pictures().x
+    hidden = completion.mask("bottom", (1, 8, 8))
+    together = completion.complete(learner, x, hidden)
+    alone = np.concatenate([completion.complete(learner, image[None], hidden) for image in x])
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 20), (1, 60, 40)])
+def test_a_picture_is_drawn_and_the_errors_are_those_of_hidden_pixels(tmp_path, n, shape):
+    images = pictures(max(n, 2), *shape)
+    learner = SWWAE("(2)3c-2p", epochs=1, random_state=0).fit(images.x)
+    hidden = completion.mask("right", shape)
+    told = completion.draw(learner, images, n, hidden, tmp_path / "new.png")
+    x = images.x[:n]
+    wrong = (completion.complete(learner, x, hidden) - x / 255)[..., hidden]
+    assert told["n"] == n
+    assert told["hidden"] == 0.5
+    assert told["mse"] == pytest.approx((wrong**2).mean())
+    start = (completion.complete(learner, x, hidden, steps=0) - x / 255)[..., hidden]
+    assert told["mse_start"] == pytest.approx((start**2).mean())
+    with Image.open(tmp_path / "new.png") as picture:
+        assert picture.width <= 1010
+    assert [path.name for path in tmp_path.iterdir()] == ["new.png"]
+
+
+def test_a_learner_that_does_not_reconstruct_is_refused(tmp_path):
+    images = pictures()
+    cnn = CNN("(4)3c-2p", epochs=1, random_state=0).fit(images.x, np.arange(12) % 2)
+    hidden = completion.mask("left", (1, 8, 8))
+    with pytest.raises(InputError, match=r"completing images needs that.*--model swwae"):
+        completion.draw(cnn, images, 3, hidden, tmp_path / "new.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_there_is_refused(tmp_path, learner):
+    (tmp_path / "new.png").write_text("mine")
+    with pytest.raises(InputError, match="exists"):
+        completion.draw(
+            learner, pictures(), 3, completion.mask("left", (1, 8, 8)), tmp_path / "new.png"
+        )
+    assert (tmp_path / "new.png").read_text() == "mine"
