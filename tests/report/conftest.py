@@ -158,6 +158,86 @@ def panels(folder: Path) -> None:
     )  # fmt: skip
 
 
+def sheet(n: int, tile: int = 32, columns: int = 30) -> Image.Image:
+    """Return `n` gray thumbnails, `columns` a row."""
+    rows = -(-n // columns)
+    shades = np.random.default_rng(3).integers(0, 255, (rows, columns), dtype="uint8")
+    return Image.fromarray(shades.repeat(tile, 0).repeat(tile, 1))
+
+
+def map_words(n: int = 40, n_classes: int = 10) -> dict[str, Any]:
+    """Return the words of a map: of every fifth image the class is not known."""
+    places = np.random.default_rng(4).random((n, 2))
+    return {
+        "title": "Map of the images",
+        "caption": "Images that are described alike lie near each other.",
+        "order": 15,
+        "kind": "map",
+        "method": "t-SNE",
+        "tile": 32,
+        "columns": 30,
+        "points": [
+            {
+                "x": float(x),
+                "y": float(y),
+                "tile": i,
+                "file": f"test/kind {i % n_classes}/{i}.png",
+                "class": None if i % 5 == 0 else str(i % n_classes),
+                "predicted": str((i + (i % 7 == 0)) % n_classes),
+                "probability": 0.875,
+            }
+            for i, (x, y) in enumerate(places)
+        ],
+    }
+
+
+def worth_labelling_words(n: int = 24) -> dict[str, Any]:
+    return {
+        "title": "Images most worth labelling next",
+        "caption": "The model is least sure of these.",
+        "order": 35,
+        "kind": "worth_labelling",
+        "rows": [
+            {"file": f"unlabeled/{i}.png", "guess": "4", "probability": 0.41, "second": "9"}
+            for i in range(n)
+        ],
+    }
+
+
+def folder_config() -> dict[str, Any]:
+    """Return the config of a run on a folder of images, with all that a run can record."""
+    found = config()
+    found["job"] = {
+        "data": "/home/me/my scans",
+        "labels": "all",
+        "split": "train",
+        "image_size": 28,
+        "fit": "pad",
+        "keep_depth": False,
+    }
+    found["data"] |= {
+        "name": "my scans",
+        "n_skipped": 3,
+        "skipped": [{"file": f"odd/{i}.png", "reason": "cut short"} for i in range(2)],
+        "labels_by_class": {str(i): 91 if i == 0 else 1 for i in range(10)},
+    }
+    found["params"]["class_weight"] = "balanced"
+    found["chosen"] = {"architecture": "(16)5c-2p-(32)3c-2p", "batch_size": 100, "epochs": 20}
+    found["start"] = "runs/earlier"
+    return found
+
+
+def calibration(n_validation: int = 120) -> dict[str, Any]:
+    return {
+        "temperature": 1.43 if n_validation else 1.0,
+        "n_validation": n_validation,
+        "error_before": 9.2,
+        "error": 3.1 if n_validation else 9.2,
+        "nll_before": 0.61,
+        "nll": 0.52 if n_validation else 0.61,
+    }
+
+
 def table() -> dict[str, Any]:
     def cell(mean: float, sd: float, published: str | None = None) -> dict[str, Any]:
         half = 4.303 * sd / 3**0.5
@@ -218,6 +298,9 @@ class Folders:
     config = staticmethod(config)
     metrics = staticmethod(metrics)
     evaluation = staticmethod(evaluation)
+    folder_config = staticmethod(folder_config)
+    calibration = staticmethod(calibration)
+    map_words = staticmethod(map_words)
     save = staticmethod(save)
 
     def __init__(self, root: Path) -> None:
@@ -252,6 +335,25 @@ class Folders:
         if checkpoint:
             (folder / "checkpoint").mkdir()
         return folder
+
+    def practitioner(self, name: str = "scans") -> Path:
+        """Write a run on a folder of images, with every part that a run can have."""
+        measured = self.evaluation() | {"balanced_error": 12.5, "calibration": self.calibration()}
+        measured["confusion"][1] = [n // 5 for n in measured["confusion"][1]]
+        folder = self.run(name, config=self.folder_config(), evaluation=measured)
+        self.map(folder)
+        sheet(24, 64, 8).save(folder / "panels" / "worth_labelling.png")
+        save(folder / "panels" / "worth_labelling.json", worth_labelling_words())
+        (folder / "label-next.csv").write_text("file,label\nunlabeled/0.png,\n")
+        return folder
+
+    def map(self, folder: Path, **changes: Any) -> dict[str, Any]:
+        """Write a map into a run, and return its words."""
+        words = map_words() | changes
+        (folder / "panels").mkdir(exist_ok=True)
+        sheet(len(words["points"])).save(folder / "panels" / "map.png")
+        save(folder / "panels" / "map.json", words)
+        return words
 
     def table(self, name: str = "comparison", **changes: Any) -> Path:
         """Write a comparison with a table of three rows and four columns."""

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -55,6 +56,7 @@ def many_classes(folders):
 FOLDERS = {
     "run": lambda folders: folders.run(),
     "table": lambda folders: folders.table(),
+    "practitioner": lambda folders: folders.practitioner(),
 } | {
     f.__name__: f
     for f in (unlabeled, without_a_test_part, stopped, diverged, bare, several, many_classes)
@@ -80,6 +82,7 @@ def test_every_page_is_well_formed(html, page):
 
 def test_no_page_asks_for_anything_outside_itself(html, page):
     assert "@import" not in html
+    assert all(target.startswith(("data:", "#")) for target in re.findall(r"url\((.{5})", html))
     for tag, attributes in page(html).elements:
         assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
         assert not any(name.startswith("on") for name in attributes)
@@ -133,6 +136,11 @@ def test_hostile_names_are_shown_and_not_obeyed(folders, page):
     config["model"] = config["data"]["name"] = config["command"] = HOSTILE
     config["params"] = {HOSTILE: HOSTILE}
     config["classes"] = [HOSTILE, *range(9)]
+    config["start"] = HOSTILE
+    config["chosen"] = {HOSTILE: HOSTILE}
+    config["job"] = {"data": HOSTILE, "labels": f"{HOSTILE}.csv"}
+    config["data"]["skipped"] = [{"file": HOSTILE, "reason": HOSTILE}]
+    config["data"]["labels_by_class"] = {HOSTILE: 9, "</style>": 1}
     evaluation["classes"] = [HOSTILE, '"onload="x', "$x^2$", "猫", *range(4, 10)]
     evaluation["floors"][0]["name"] = f"{HOSTILE} 猫 $\\frac$"
     lines = folders.metrics([folders.stage(HOSTILE, 2)])
@@ -144,6 +152,10 @@ def test_hostile_names_are_shown_and_not_obeyed(folders, page):
     words |= {"title": HOSTILE, "caption": HOSTILE}
     words["rows"][0] |= {"file": HOSTILE, "true": HOSTILE}
     (path / "panels" / "mistakes.json").write_text(json.dumps(words))
+    points = folders.map_words()["points"]
+    points = [point | {"file": f'{HOSTILE}"onload="', "class": "</style>"} for point in points]
+    folders.map(path, points=points, title=HOSTILE, caption=HOSTILE, method=HOSTILE)
+    (path / "label-next.csv").write_text("file,label\n")
     found = page(render(path))
     assert found.faults == []
     assert found.all("script") == []

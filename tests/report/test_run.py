@@ -160,3 +160,140 @@ def test_every_optional_part_may_be_missing(folders, page, part, value):
         # A run without epochs has no curves, which are what takes time.
         path = folders.run(str(i), config=config, metrics=[], evaluation=evaluation, pictures=False)
         assert page(render(path)).faults == []
+
+
+def test_skipped_files_are_counted_listed_and_named(folders, page):
+    text = page(render(folders.practitioner())).text
+    assert "3 files of the data could not be used" in text
+    assert "skipped.csv" in text
+    assert "The first 2" in text
+    assert "odd/1.png cut short" in text
+    assert "Skipped files" not in page(render(folders.run(pictures=False))).text
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"class_weight": "balanced"}, "The loss weighs each class equally."),
+        ({"class_weight": None}, "fit with --set class_weight=balanced"),
+    ],
+)
+def test_uneven_labels_are_told_with_what_was_done(folders, page, given, told):
+    config = folders.config()
+    config["data"]["labels_by_class"] = {str(i): 10 + 20 * (i == 3) for i in range(10)}
+    config["params"] |= given
+    text = page(render(folders.run(config=config, metrics=[], pictures=False))).text
+    assert "The labels are uneven: 30 labels for 3, 10 for 0." in text
+    assert told in text
+    config["data"]["labels_by_class"]["3"] = 29
+    text = page(render(folders.run("even", config=config, metrics=[], pictures=False))).text
+    assert "labels are uneven" not in text
+
+
+def test_the_table_of_classes_says_how_many_labels_each_had(folders):
+    config = folders.config()
+    config["data"]["labels_by_class"] = {str(i): 1000 + i for i in range(9)}
+    html = render(folders.run(config=config, metrics=[], pictures=False))
+    table = html[html.index("the hardest first") : html.index("most frequent confusions.")]
+    found = re.findall(r'<th scope="row">(\d)</th><td class="num">([\d,]+)</td>', table)
+    assert dict(found) == {str(i): f"1,00{i}" for i in range(9)} | {"9": "0"}
+
+
+def test_the_mean_class_error_stands_beside_the_error_where_the_test_images_are_uneven(
+    folders, page
+):
+    evaluation = folders.evaluation() | {"balanced_error": 12.5}
+    even = page(render(folders.run("even", evaluation=evaluation, metrics=[]))).text
+    evaluation["confusion"][1] = [n // 5 for n in evaluation["confusion"][1]]
+    uneven = page(render(folders.run("uneven", evaluation=evaluation, metrics=[]))).text
+    assert "mean class error" not in even
+    assert "mean class error 12.50" in uneven
+    assert "each class counting equally, the error of this run is 12.50" in uneven
+
+
+def test_the_probabilities_are_said_to_be_off_by_so_much(folders, page):
+    def text(n):
+        evaluation = folders.evaluation() | {"calibration": folders.calibration(n)}
+        path = folders.run(str(n), evaluation=evaluation, metrics=[], pictures=False)
+        return page(render(path)).text.replace("\N{NO-BREAK SPACE}", " ")
+
+    assert "off by 3.1 points" in text(120)
+    assert "120 validation images (temperature 1.43: the model was too sure" in text(120)
+    assert "Without that they would be off by 9.2 points." in text(120)
+    assert "not calibrated: no validation labels" in text(0)
+    assert "--validation 0.2" in text(0)
+    assert "temperature" not in text(0)
+
+
+def test_what_was_chosen_for_the_images_and_where_the_run_began_are_told(folders, page):
+    text = page(render(folders.practitioner())).text
+    assert "chosen for these images architecture (16)5c-2p-(32)3c-2p batch_size 100" in text
+    assert "went on from runs/earlier" in text
+
+
+def test_the_next_commands_are_those_of_this_run_and_its_data(folders, page):
+    path = folders.practitioner("my run")
+    text = page(render(path)).text
+    data = f"'{path}' '/home/me/my scans' --image-size 28 --fit pad"
+    for line in [
+        f"whatwhere predict {data} --out predictions.csv",
+        f"whatwhere embed {data} --out embeddings.npz",
+        f"whatwhere outliers {data} --out outliers.csv",
+        f"whatwhere complete {data} --mask left --out completed.png",
+        f"whatwhere evaluate '{path}' --probe linear --labels 100",
+        f"whatwhere fit '/home/me/my scans' --from '{path}' --labels all --image-size 28 --fit pad "
+        f"--out '{path}-next'",
+    ]:
+        assert line in text
+
+
+def test_a_run_that_does_not_reconstruct_is_not_asked_to(folders, page):
+    evaluation = folders.evaluation() | {"reconstruction_mse": None}
+    lines = [{"stage": "joint", "epoch": 0, "loss/nll": 1.0}]
+    path = folders.run(evaluation=evaluation, metrics=lines, pictures=False)
+    text = page(render(path)).text
+    assert "whatwhere predict" in text
+    assert not any(f"whatwhere {name}" in text for name in ("outliers", "complete", "reconstruct"))
+
+
+def test_images_worth_labelling_come_with_the_file_and_the_command(folders, page):
+    path = folders.practitioner()
+    text = page(render(path)).text
+    assert "unlabeled/23.png 4 41.0 % 9" in text
+    assert f"Fill in the column “label” of {path}/label-next.csv" in text
+    assert f"--from {path} --labels {path}/label-next.csv" in text
+    (path / "label-next.csv").unlink()
+    text = page(render(path)).text
+    assert "unlabeled/23.png" in text
+    assert "label-next.csv" not in text
+
+
+def test_labels_that_came_from_a_file_are_added_to_that_file(folders, page):
+    config = folders.folder_config()
+    config["job"]["labels"] = "my labels.csv"
+    path = folders.run(config=config, metrics=[], pictures=False)
+    (path / "label-next.csv").write_text("file,label\n")
+    text = page(render(path)).text
+    assert "add its rows to my labels.csv, and train on" in text
+    assert "--labels 'my labels.csv'" in text
+
+
+@pytest.mark.parametrize("value", [None, ..., 7, "x", [], [None], {}, {"a": None}])
+def test_new_parts_may_be_missing_or_odd(folders, page, value):
+    def put(target, key):
+        if value is ...:
+            target.pop(key, None)
+        else:
+            target[key] = value
+
+    config, evaluation = folders.folder_config(), folders.evaluation()
+    evaluation |= {"balanced_error": 12.5, "calibration": folders.calibration()}
+    for key in ("chosen", "start", "job"):
+        put(config, key)
+    for key in ("n_skipped", "skipped", "labels_by_class"):
+        put(config["data"], key)
+    for key in ("balanced_error", "calibration"):
+        put(evaluation, key)
+    put(config["params"], "class_weight")
+    path = folders.run(config=config, metrics=[], evaluation=evaluation, pictures=False)
+    assert page(render(path)).faults == []

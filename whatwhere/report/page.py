@@ -1,9 +1,12 @@
 """Rendering and writing the page."""
 
+import re
 from functools import cache
+from html import escape
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from whatwhere import runs
 from whatwhere.core import InputError
@@ -72,6 +75,13 @@ def write(path: Path, out: Path | None = None) -> Path:
     return out
 
 
+def _options(text: str) -> Markup:
+    """Escape a sentence, and keep each option in it, with its value, on one line."""
+    return Markup(
+        re.sub(r"--[a-z-]+ [\w.]+(=\w+)?\b", r'<code class="option">\g<0></code>', escape(text))
+    )
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -83,9 +93,11 @@ def _environment() -> Environment:
     environment.filters |= {
         "duration": wording.duration,
         "image": wording.image,
+        "image_name": wording.image_name,
         "initial": lambda text: text[:1].upper() + text[1:],
         "many": wording.many,
         "number": wording.number,
+        "options": _options,
         "plain": wording.plain,
         "share": lambda value: f"{100 * value:.1f} %" if wording.is_number(value) else "–",
         "span": wording.span,

@@ -66,6 +66,10 @@ class Panel:
         Pixels.
     rows : list of dict
         What the picture shows, one by one, where the panel says so (the mistakes).
+    kind : str
+        What the page makes of it: "map", "worth_labelling", or "" for a plain picture.
+    words : dict
+        The whole of its JSON.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Panel:
     width: int
     height: int
     rows: list[dict[str, Any]]
+    kind: str = ""
+    words: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -96,6 +102,8 @@ class Run:
         In the order of showing.
     has_weights, has_checkpoint : bool
         Whether `model.safetensors` and a checkpoint are there.
+    has_label_next : bool
+        Whether the run names images to label next, in `label-next.csv`.
     problems : list of str
         What could not be read, a sentence each.
     """
@@ -107,12 +115,13 @@ class Run:
     panels: list[Panel] = field(default_factory=list)
     has_weights: bool = False
     has_checkpoint: bool = False
+    has_label_next: bool = False
     problems: list[str] = field(default_factory=list)
 
     @property
     def stages(self) -> list[dict[str, Any]]:
         """The stages of the plan."""
-        return _dicts(self.config.get("stages"))
+        return dicts(self.config.get("stages"))
 
     @property
     def planned(self) -> dict[str, int]:
@@ -223,6 +232,7 @@ def read_run(path: Path, panels: bool = True) -> Run:
         )
     run.has_weights = (path / runs.WEIGHTS).is_file()
     run.has_checkpoint = (path / runs.CHECKPOINT).exists()
+    run.has_label_next = (path / runs.LABEL_NEXT).is_file()
     return run
 
 
@@ -343,7 +353,9 @@ def _panels(folder: Path, problems: list[str]) -> Iterator[Panel]:
             png=path.read_bytes(),
             width=width,
             height=height,
-            rows=_dicts(words.get("rows")),
+            rows=dicts(words.get("rows")),
+            kind=str(words.get("kind") or ""),
+            words=words,
         )
 
 
@@ -359,6 +371,7 @@ def _count(value: Any) -> int:
     return int(number) if isfinite(number) else 0
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list that a file holds; none where it is no list."""
     items: Iterable[Any] = value if isinstance(value, list) else ()
     return [item for item in items if isinstance(item, dict)]

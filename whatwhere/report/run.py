@@ -1,7 +1,7 @@
 """What the page of one run shows."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from whatwhere.report import figures, wording
-from whatwhere.report.read import Panel, Run
+from whatwhere.report import embedding_map, figures, wording
+from whatwhere.report.read import Panel, Run, dicts
 
 TABLE_CLASSES = 24
 """Up to so many classes, a confusion matrix is a table of numbers; above, a picture."""
+
+EVEN = 1.5
+"""Below so many times the test images of another class, the classes count about equally anyway."""
 
 SHOWN = 12
 """Rows of a long list that stand open; the others are folded away."""
@@ -30,10 +33,14 @@ class _Chart:
 
 @dataclass(frozen=True)
 class _ClassError:
-    """How one class fares: counts, error in percent, bar in [0, 1], and what it is taken for."""
+    """How one class fares: counts, error in percent, bar in [0, 1], and what it is taken for.
+
+    `labels` is None in a run that did not record them.
+    """
 
     name: str
     n: int
+    labels: int | None
     wrong: int
     error: float
     length: float
@@ -55,9 +62,15 @@ def content(run: Run) -> dict[str, Any]:
     """
     config, evaluation = run.config, run.evaluation
     mistakes = next((panel for panel in run.panels if panel.name == "mistakes"), None)
-    pictures = [panel for panel in run.panels if panel is not mistakes]
+    next_ones = next((panel for panel in run.panels if panel.kind == "worth_labelling"), None)
+    pictures = [
+        panel
+        for panel in run.panels
+        if panel is not mistakes and panel is not next_ones and panel.kind != "map"
+    ]
     digits = wording.digits_of(evaluation)
     matrix = _confusion(run)
+    commands = wording.commands(run)
     begun = [stage for stage, count in run.done.items() if count]
     facts = {key: config.get(key) or {} for key in ("data", "spec", "params", "parameters")}
     counts = {k: v for k, v in facts["parameters"].items() if wording.is_number(v)}
@@ -83,10 +96,63 @@ def content(run: Run) -> dict[str, Any]:
         "measures": _measures(evaluation),
         "confusion": matrix,
         "mistakes": _picture(mistakes) if mistakes else None,
+        "map": _map(run),
+        "worth_labelling": _picture(next_ones) if next_ones else None,
+        "label_next": wording.label_next(run) if run.has_label_next else None,
+        "skipped": dicts(facts["data"].get("skipped")),
+        "n_skipped": _n_skipped(facts["data"]),
+        "uneven": wording.uneven_labels(run),
+        "balanced_error": _balanced_error(run),
+        "trust": wording.trust(evaluation),
+        "calibration": _calibration(evaluation),
+        "chosen": config["chosen"] if isinstance(config.get("chosen"), dict) else {},
         "pictures": [_picture(panel) for panel in pictures],
-        "commands": wording.commands(run),
+        "commands": commands,
+        "takes_folder": any("FOLDER" in command.split() for _, command in commands),
         "shown": SHOWN,
     }
+
+
+def _map(run: Run) -> dict[str, Any] | None:
+    panel = next((panel for panel in run.panels if panel.kind == "map"), None)
+    if panel is None:
+        return None
+    found = embedding_map.content(panel, run.config.get("classes") or [])
+    if found is None:
+        run.problems.append(f"Left out: the map {panel.name}.png, which has no points to show.")
+    return found
+
+
+def _n_skipped(data: dict[str, Any]) -> int:
+    n = data.get("n_skipped")
+    return n if isinstance(n, int) else len(dicts(data.get("skipped")))
+
+
+def _balanced_error(run: Run) -> float | None:
+    """Return the mean of the classes' errors where it says something that the error does not."""
+    value, matrix = run.evaluation.get("balanced_error"), run.evaluation.get("confusion")
+    if not wording.is_number(value):
+        return None
+    try:
+        counts = np.asarray(matrix, dtype=float).sum(axis=1)
+    except (TypeError, ValueError):  # no matrix, or one that is none (which is told elsewhere)
+        return float(value)
+    return float(value) if counts.max() >= EVEN * counts.min() else None
+
+
+def _calibration(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was measured of the probabilities besides what the sentences say."""
+    told = {
+        "nll_before": "negative log-likelihood before calibration, nats an image",
+        "nll": "negative log-likelihood, nats an image",
+    }
+    found = evaluation.get("calibration")
+    found = found if isinstance(found, dict) else {}
+    return [
+        (words, wording.measure(float(found[key])))
+        for key, words in told.items()
+        if wording.is_number(found.get(key)) and (found.get("n_validation") or "before" not in key)
+    ]
 
 
 def _key_figures(run: Run, digits: int) -> list[tuple[str, str, str]]:
@@ -97,6 +163,10 @@ def _key_figures(run: Run, digits: int) -> list[tuple[str, str, str]]:
         note = wording.span(evaluation.get("interval"), digits)
         value = wording.percent(evaluation["error"], digits)
         found.append(("test error", value, f"95 %: {note}" if note else ""))
+    balanced = _balanced_error(run)
+    if balanced is not None:
+        value = wording.percent(balanced, digits)
+        found.append(("mean class error", value, "each class counts equally"))
     if wording.is_number(evaluation.get("reconstruction_mse")):
         value = wording.measure(evaluation["reconstruction_mse"])
         found.append(("reconstruction error", value, "mean square, a pixel"))
@@ -204,6 +274,7 @@ def _measures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what was measured besides the error, in words."""
     told = {
         "n": "test images",
+        "balanced_error": "mean of the classes' errors, % (each class counts equally)",
         "accuracy": "accuracy (share of right classes, 0 to 1)",
         "reconstruction_mse": "reconstruction: mean squared error a pixel, pixels in [0, 1]",
         "log_likelihood": "log-likelihood, nats an image",
@@ -253,7 +324,7 @@ def _confusion(run: Run) -> dict[str, Any] | None:
         "rows": rows if small else [],
         "long_names": max(map(len, names)) > 4,
         "svg": None if small else Markup(figures.confusion(counts, words)),
-        "classes": _class_errors(matrix, names),
+        "classes": _class_errors(matrix, names, wording.labels_by_class(run)),
         "pairs": [
             {"true": names[i], "predicted": names[j], "count": int(matrix[i, j]),
              "share": 100 * share[i, j]}
@@ -274,7 +345,9 @@ def _largest(matrix: np.ndarray, n: int) -> list[tuple[int, int]]:
     return [(i, j) for i, j in found if wrong[i, j] > 0]
 
 
-def _class_errors(matrix: np.ndarray, names: Sequence[str]) -> list[_ClassError]:
+def _class_errors(
+    matrix: np.ndarray, names: Sequence[str], labels: Mapping[str, int]
+) -> list[_ClassError]:
     found = []
     n = matrix.sum(axis=1)
     wrong = n - matrix.diagonal()
@@ -286,7 +359,13 @@ def _class_errors(matrix: np.ndarray, names: Sequence[str]) -> list[_ClassError]
         taken_for = f"{names[most]} ({others[most]})" if others[most] else ""
         found.append(
             _ClassError(
-                name, int(n[i]), int(wrong[i]), float(error[i]), float(lengths[i]), taken_for
+                name=name,
+                n=int(n[i]),
+                labels=labels.get(name, 0) if labels else None,
+                wrong=int(wrong[i]),
+                error=float(error[i]),
+                length=float(lengths[i]),
+                taken_for=taken_for,
             )
         )
     return sorted(found, key=lambda row: -row.error)

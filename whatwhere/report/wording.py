@@ -5,7 +5,11 @@ from math import isfinite
 from shlex import quote
 from typing import Any, TypeGuard
 
+from whatwhere import runs
 from whatwhere.report.read import Comparison, Run
+
+UNEVEN = 3
+"""From so many times the labels of another class on, the labels are called uneven."""
 
 
 def thousands(value: Any) -> str:
@@ -89,6 +93,11 @@ def image(shape: Any) -> str:
     channels, height, width = shape
     colors = {1: "gray", 3: "color"}.get(channels, f"{channels} channels")
     return f"{height} × {width} pixels, {colors}"
+
+
+def image_name(row: Mapping[str, Any]) -> str:
+    """Say which image a row is about: its file, or its row in the data."""
+    return str(row["file"]) if row.get("file") is not None else f"row {row.get('row', '–')}"
 
 
 def digits_of(evaluation: Mapping[str, Any]) -> int:
@@ -242,6 +251,161 @@ def advice(run: Run) -> str:
     )
 
 
+def uneven_labels(run: Run) -> str:
+    """Say that the labels are uneven over the classes, and what was done about it.
+
+    Parameters
+    ----------
+    run : Run
+        What was read.
+
+    Returns
+    -------
+    str
+        Empty where the class with the most labels has less than `UNEVEN` times those of the class
+        with the fewest, or where the labels of each class are not known.
+    """
+    counts = labels_by_class(run)
+    if not counts:
+        return ""
+    most, fewest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    if counts[most] < UNEVEN * counts[fewest] or counts[most] == counts[fewest]:
+        return ""
+    said = (
+        f"The labels are uneven: {many(counts[most], 'label')} for {most}, "
+        f"{thousands(counts[fewest]) if counts[fewest] else 'none'} for {fewest}. "
+    )
+    params = _part(run, "params")
+    if params.get("class_weight") == "balanced":
+        return said + "The loss weighs each class equally."
+    if "class_weight" in params and params["class_weight"] is None:
+        return said + (
+            "The loss does not make up for it: a class with few labels counts little. "
+            "To weigh each class equally, fit with --set class_weight=balanced."
+        )
+    return said.rstrip()
+
+
+def labels_by_class(run: Run) -> dict[str, int]:
+    """Return how many labels of each class training saw; empty where that is not recorded."""
+    counts = _part(run, "data").get("labels_by_class")
+    return {
+        str(name): count
+        for name, count in (counts if isinstance(counts, dict) else {}).items()
+        if isinstance(count, int) and not isinstance(count, bool)
+    }
+
+
+def trust(evaluation: Mapping[str, Any]) -> list[str]:
+    """Say how far the probabilities of the classes can be trusted.
+
+    Parameters
+    ----------
+    evaluation : mapping
+        `evaluation.json`; its part `calibration` is what is read.
+
+    Returns
+    -------
+    list of str
+        Sentences; none where it was not measured.
+    """
+    found = evaluation.get("calibration")
+    if not isinstance(found, dict):
+        return []
+    error, before = found.get("error"), found.get("error_before")
+    temperature, n = found.get("temperature"), found.get("n_validation")
+    sentences = []
+    if is_number(error):
+        sentences.append(
+            "Test images predicted with about the same probability were put together, and that "
+            "probability held against the share of them that is right. "
+            f"On average the probabilities are off by {number(error, 1)} points (0 is perfect): "
+            f"“90\N{NO-BREAK SPACE}%” can mean {_around(90, error)}."
+        )
+    if not n:
+        return [
+            *sentences,
+            "They are not calibrated: no validation labels were kept for it. "
+            "To have that done, fit with --validation 0.2.",
+        ]
+    if is_number(temperature):
+        way = "too sure of itself" if temperature > 1 else "too careful"
+        said = (
+            f"They are calibrated on {many(n, 'validation image')} (temperature {temperature:.2f}"
+        )
+        sentences.append(
+            said + (f": the model was {way})." if f"{temperature:.2f}" != "1.00" else ").")
+        )
+    if is_number(before) and is_number(error):
+        then = f"Without that they would be off by {number(before, 1)} points"
+        sentences.append(f"{then}; here it did not help." if error > before else f"{then}.")
+    return sentences
+
+
+def _around(share: float, error: float) -> str:
+    low, high = max(0.0, share - error), min(100.0, share + error)
+    if f"{low:.0f}" == f"{high:.0f}":
+        return f"about {high:.0f}\N{NO-BREAK SPACE}% of them right"
+    return f"{low:.0f} or {high:.0f}\N{NO-BREAK SPACE}% of them right"
+
+
+def label_next(run: Run) -> tuple[str, str]:
+    """Say what to do with `label-next.csv`: where to put the labels, and the command after that.
+
+    Parameters
+    ----------
+    run : Run
+        A run that has the file.
+
+    Returns
+    -------
+    (str, str)
+        A sentence and a command.
+    """
+    own, earlier = run.path / runs.LABEL_NEXT, str(_part(run, "job").get("labels") or "")
+    if earlier.lower().endswith(".csv"):
+        said = f"Fill in the column “label” of {own}, add its rows to {earlier}, and train on:"
+        return said, _go_on(run, earlier)
+    said = f"Fill in the column “label” of {own}, and train on:"
+    if _part(run, "data").get("n_labeled"):
+        said = (
+            f"Fill in the column “label” of {own}, add a row for each image whose label you know "
+            "already (the file stands for all labels), and train on:"
+        )
+    return said, _go_on(run, str(own))
+
+
+def _go_on(run: Run, labels: str) -> str:
+    """Return the command that fits from this run's weights, with `labels` as its labels."""
+    job, model = _part(run, "job"), str(run.config.get("model", "NAME"))
+    words = ["whatwhere", "fit", quote(_data(run))]
+    words += ["--model", quote(model)] if model != "swwae" else []
+    words += ["--from", quote(str(run.path))]
+    words += ["--labels", quote(labels)] if labels else []
+    words += _data_options(job, ("data_dir", "split", "test_fraction", *_READING))
+    return " ".join([*words, "--out", quote(f"{run.path}-next")])
+
+
+_READING = ("image_size", "fit", "keep_depth")
+
+
+def _data(run: Run) -> str:
+    return str(_part(run, "job").get("data") or _part(run, "data").get("name") or "DATA")
+
+
+def _data_options(job: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """Return those of `keys` that the run was given, as options of the command line."""
+    words = []
+    for key in keys:
+        value, option = job.get(key), f"--{key.replace('_', '-')}"
+        if value is None or value is False or (key, value) == ("split", "train"):
+            continue
+        if key == "data_dir" and job.get("data") == "digits":
+            continue  # the digits come with the library
+        words += [option] if value is True else [option, quote(str(value))]
+    return words
+
+
 def commands(run: Run) -> list[tuple[str, str]]:
     """Return the next commands for this run, each with what it is for.
 
@@ -255,55 +419,62 @@ def commands(run: Run) -> list[tuple[str, str]]:
     list of (purpose, command)
         Only what this run can do: no prediction without classes, no resuming of a finished run.
     """
-    path, data = quote(str(run.path)), _part(run, "data")
-    name = quote(str(data.get("name", "DATA")))
-    model = quote(str(run.config.get("model", "NAME")))
-    finished = run.state == "finished"
+    path = quote(str(run.path))
     found: list[tuple[str, str]] = []
     if run.state == "unfinished" and run.has_checkpoint:
         found.append(("Go on where it stopped", f"whatwhere fit --resume {path}"))
-    if run.has_weights or finished:
-        if data.get("n_labeled"):
-            if data.get("n_test"):
-                found.append(("Measure it on the test images", f"whatwhere evaluate {path}"))
-            else:
-                found.append(
-                    ("Measure it on other images with labels", f"whatwhere evaluate {path} FOLDER")
-                )
-            found.append(
-                (
-                    "Name the classes of your own images",
-                    f"whatwhere predict {path} FOLDER --out predictions.csv",
-                )
-            )
-        else:
-            found.append(
-                (
-                    "Measure what its embedding is worth, with 100 labels",
-                    f"whatwhere evaluate {path} --probe linear --labels 100",
-                )
-            )
-        found.append(
-            (
-                "Turn images into vectors, for search or clustering",
-                f"whatwhere embed {path} FOLDER --out embeddings.npz",
-            )
-        )
-        if _reconstructs(run):
-            found.append(
-                (
-                    "See images beside their reconstructions",
-                    f"whatwhere reconstruct {path} FOLDER --out reconstructions.png",
-                )
-            )
+    if run.has_weights or run.state == "finished":
+        found += [*_measuring(run, path), *_using(run, path)]
+        labels = str(_part(run, "job").get("labels") or "")
         found.append(
             (
                 "Train on from these weights, for instance when there are more labels",
-                f"whatwhere fit {name} --model {model} --from {path}",
+                _go_on(run, labels),
             )
         )
     found.append(("Make this page again", f"whatwhere report {path}"))
     return found
+
+
+def _measuring(run: Run, path: str) -> list[tuple[str, str]]:
+    data = _part(run, "data")
+    n_labeled = data.get("n_labeled")
+    found = []
+    if n_labeled and data.get("n_test"):
+        found.append(("Measure it on the test images", f"whatwhere evaluate {path}"))
+    elif n_labeled:
+        words = "Measure it on other images with labels"
+        found.append((words, f"whatwhere evaluate {path} FOLDER"))
+    if data.get("n_test") or not n_labeled:
+        n = n_labeled or 100
+        found.append(
+            (
+                f"Measure what its embedding is worth, with {many(n, 'label')}",
+                f"whatwhere evaluate {path} --probe linear --labels {n}",
+            )
+        )
+    return found
+
+
+def _using(run: Run, path: str) -> list[tuple[str, str]]:
+    """Return the commands that take images."""
+    options = _data_options(_part(run, "job"), ("data_dir", *_READING))
+    images = " ".join([quote(_data(run)), *options])
+    found = []
+    if _part(run, "data").get("n_labeled"):
+        found.append(("Name the classes of images", "predict", "predictions.csv"))
+    found.append(("Turn images into vectors, for search or clustering", "embed", "embeddings.npz"))
+    if _reconstructs(run):
+        found += [
+            ("See images beside their reconstructions", "reconstruct", "reconstructions.png"),
+            ("List the images that fit in least, the oddest first", "outliers", "outliers.csv"),
+            ("Fill in a hidden half of images", "complete", "completed.png"),
+        ]
+    masks = {"complete": " --mask left"}
+    return [
+        (words, f"whatwhere {name} {path} {images}{masks.get(name, '')} --out {out}")
+        for words, name, out in found
+    ]
 
 
 def _reconstructs(run: Run) -> bool:
