@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,6 +79,21 @@ class Images:
         return digest.hexdigest()
 
 
+class Skipped(NamedTuple):
+    """A file that is no image that can be read.
+
+    Attributes
+    ----------
+    file : str
+        Relative to the folder of images, with forward slashes.
+    reason : str
+        One line.
+    """
+
+    file: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """Images to learn from and, where there are such, images to be tested on.
@@ -88,11 +104,14 @@ class DataSet:
         What the user called it: a named set, or a path.
     train, test : Images
         The test part has the size and the classes of the training part.
+    skipped : tuple of Skipped
+        What was found with the images, in either part, and could not be read.
     """
 
     name: str
     train: Images
     test: Images | None
+    skipped: tuple[Skipped, ...] = ()
 
 
 def split_test(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Images]:

@@ -45,15 +45,15 @@ def test_an_unknown_name_is_answered_with_all_that_is_accepted():
     assert all(name in str(error.value) for name in NAMES)
 
 
-def test_a_folder_of_images_is_not_read_yet(tmp_path):
-    with pytest.raises(InputError, match=r"is a folder.*from the next version.*\.npz"):
-        load(tmp_path)
-
-
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "cat.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"cat\.png is a file, but no \.npz"):
         load(tmp_path / "cat.png")
+
+
+def test_the_home_of_no_one_is_refused():
+    with pytest.raises(InputError, match="~nobody-of-this-name/x: there is no such user"):
+        load("~nobody-of-this-name/x")
 
 
 def test_a_name_that_no_disk_could_hold_is_refused():
