@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from whatwhere.core import InputError
 from whatwhere.data.images import DataSet, Images
-from whatwhere.data.sources.named import NamedSet, missing
+from whatwhere.data.sources.named import Download, NamedSet, download_command, missing
 from whatwhere.data.sources.npz import read_arrays
 
 CLASSES = (
@@ -51,7 +51,7 @@ SHEET = SHEET_ROWS * SHEET_COLUMNS
 
 
 def read(data_dir: Path) -> DataSet:
-    """Return CIFAR-10 from the first form that is there: unpacked, archive, sheets.
+    """Return CIFAR-10 from the first form that is there whole: unpacked, archive, sheets.
 
     Raises
     ------
@@ -66,12 +66,14 @@ def read(data_dir: Path) -> DataSet:
             if (folder / name).exists():
                 raise InputError(
                     f"cifar10: {folder / name} is a pickle, which can run any code when opened; "
-                    f"put the binary version, {ARCHIVE}, in its place (same site, same images)"
+                    f"fetch the binary version, {ARCHIVE} (same site, same images): "
+                    f"{download_command('cifar10', data_dir)}"
                 )
     raise missing(
         "cifar10",
         f"{ARCHIVE}, {TRAIN_BATCHES[0]} or train_00.webp with labels.npz",
         data_dir / "cifar10",
+        data_dir,
     )
 
 
@@ -84,21 +86,24 @@ def _reader(data_dir: Path) -> Callable[[], DataSet] | None:
     """Return what reads the form that is in the data folder."""
     folders = _folders(data_dir)
     for folder in folders:
-        if any((folder / name).is_file() for name in (*TRAIN_BATCHES, TEST_BATCH)):
-            return lambda: _read_unpacked(folder)
+        if all((folder / name).is_file() for name in (*TRAIN_BATCHES, TEST_BATCH)):
+            return lambda: _read_unpacked(folder, data_dir)
     for folder in folders:
         if (folder / ARCHIVE).is_file():
             return lambda: _read_archive(folder / ARCHIVE)
     for folder in folders:
         if (folder / "labels.npz").is_file() and (folder / "train_00.webp").is_file():
-            return lambda: _read_sheets(folder)
+            return lambda: _read_sheets(folder, data_dir)
+    for folder in folders:  # a part of the batches, whose reader says which are missing
+        if any((folder / name).is_file() for name in (*TRAIN_BATCHES, TEST_BATCH)):
+            return lambda: _read_unpacked(folder, data_dir)
     return None
 
 
-def _read_unpacked(folder: Path) -> DataSet:
+def _read_unpacked(folder: Path, data_dir: Path) -> DataSet:
     for name in (*TRAIN_BATCHES, TEST_BATCH):
         if not (folder / name).is_file():
-            raise missing("cifar10", f"file {name}", folder)
+            raise missing("cifar10", f"file {name}", folder, data_dir)
     return _from_batches(folder, lambda name: (folder / name).read_bytes())
 
 
@@ -150,7 +155,7 @@ def _labels(y: np.ndarray, where: Path) -> NDArray[np.int64]:
     return y.astype(np.int64)
 
 
-def _read_sheets(folder: Path) -> DataSet:
+def _read_sheets(folder: Path, data_dir: Path) -> DataSet:
     path = folder / "labels.npz"
     arrays = read_arrays(path)
     parts = []
@@ -168,18 +173,18 @@ def _read_sheets(folder: Path) -> DataSet:
             )
         x = np.empty((len(y), *SHAPE), np.uint8)
         for number in range(len(y) // SHEET):
-            _read_sheet(folder, f"{part}_{number:02d}.webp", x[SHEET * number :][:SHEET])
+            sheet = folder / f"{part}_{number:02d}.webp"
+            if not sheet.is_file():
+                raise missing("cifar10", f"file {sheet.name}", folder, data_dir)
+            _read_sheet(sheet, x[SHEET * number :][:SHEET])
         parts.append(Images(x, y, CLASSES))
     return DataSet("cifar10", parts[0], parts[1])
 
 
-def _read_sheet(folder: Path, name: str, out: np.ndarray) -> None:
+def _read_sheet(path: Path, out: np.ndarray) -> None:
     """Decode a sheet into `out` (1000, 3, 32, 32)."""
     from PIL import Image
 
-    path = folder / name
-    if not path.is_file():
-        raise missing("cifar10", f"file {name}", folder)
     try:
         with Image.open(path, formats=["WEBP"]) as image:
             size = image.size
@@ -208,4 +213,15 @@ CIFAR10 = NamedSet(
     licence="none stated; research use",
     origin="Krizhevsky: Learning multiple layers of features from tiny images, 2009",
     files=f"cifar10/{ARCHIVE}, or its *.bin, or cifar10/{{train,test}}_*.webp with labels.npz",
+    downloads=(
+        Download(
+            ARCHIVE,
+            170_052_171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            (
+                f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",
+                f"https://cave.cs.toronto.edu/kriz/{ARCHIVE}",
+            ),
+        ),
+    ),
 )

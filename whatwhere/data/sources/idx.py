@@ -22,7 +22,7 @@ import numpy as np
 
 from whatwhere.core import InputError
 from whatwhere.data.images import DataSet, Images
-from whatwhere.data.sources.named import NamedSet, missing
+from whatwhere.data.sources.named import Download, NamedSet, missing
 
 UNSIGNED_BYTES = 0x0800
 N_CLASSES = 10
@@ -78,12 +78,13 @@ def _find(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def _part(name: str, folder: Path, part: str, classes: tuple[int | str, ...]) -> Images:
+def _part(name: str, data_dir: Path, part: str, classes: tuple[int | str, ...]) -> Images:
+    folder = data_dir / name
     paths = []
     for stem in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"):
         path = _find(folder, stem)
         if path is None:
-            raise missing(name, f"file {stem} or {stem}.gz", folder)
+            raise missing(name, f"file {stem} or {stem}.gz", folder, data_dir)
         paths.append(path)
     x, y = read_idx(paths[0], 3), read_idx(paths[1], 1)
     if len(x) != len(y):
@@ -108,7 +109,7 @@ def read(name: str, classes: tuple[int | str, ...], data_dir: Path) -> DataSet:
         If a file is missing or damaged, or if the files do not fit together.
     """
     folder = data_dir / name
-    train, test = (_part(name, folder, part, classes) for part in ("train", "t10k"))
+    train, test = (_part(name, data_dir, part, classes) for part in ("train", "t10k"))
     if train.shape != test.shape:
         raise InputError(
             f"{folder}: the training images have {train.shape[1]} x {train.shape[2]} pixels, "
@@ -121,7 +122,20 @@ def _present(name: str, data_dir: Path) -> bool:
     return _find(data_dir / name, "train-images-idx3-ubyte") is not None
 
 
-def _named(name: str, classes: tuple[int | str, ...], licence: str, origin: str) -> NamedSet:
+def _downloads(mirrors: tuple[str, ...], facts: dict[str, tuple[int, str]]) -> tuple[Download, ...]:
+    return tuple(
+        Download(f"{stem}.gz", *fact, tuple(f"{mirror}/{stem}.gz" for mirror in mirrors))
+        for stem, fact in facts.items()
+    )
+
+
+def _named(
+    name: str,
+    classes: tuple[int | str, ...],
+    licence: str,
+    origin: str,
+    downloads: tuple[Download, ...],
+) -> NamedSet:
     return NamedSet(
         name=name,
         read=partial(read, name, classes),
@@ -133,6 +147,7 @@ def _named(name: str, classes: tuple[int | str, ...], licence: str, origin: str)
         licence=licence,
         origin=origin,
         files=f"{name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz]",
+        downloads=downloads,
     )
 
 
@@ -141,6 +156,31 @@ MNIST = _named(
     tuple(range(N_CLASSES)),
     "CC BY-SA 3.0",
     "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998",
+    # The first publisher's own site has refused downloads for years.
+    _downloads(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+        ),
+        {
+            "train-images-idx3-ubyte": (
+                9_912_422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            ),
+            "train-labels-idx1-ubyte": (
+                28_881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            ),
+            "t10k-images-idx3-ubyte": (
+                1_648_877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            ),
+            "t10k-labels-idx1-ubyte": (
+                4_542,
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            ),
+        },
+    ),
 )
 FASHION_MNIST = _named(
     "fashion_mnist",
@@ -158,4 +198,29 @@ FASHION_MNIST = _named(
     ),
     "MIT",
     "Xiao, Rasul, Vollgraf: Fashion-MNIST, arXiv:1708.07747, 2017",
+    _downloads(
+        (
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+            # A website of this kind is served without TLS; the hashes decide.
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        ),
+        {
+            "train-images-idx3-ubyte": (
+                26_421_880,
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            ),
+            "train-labels-idx1-ubyte": (
+                29_515,
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            ),
+            "t10k-images-idx3-ubyte": (
+                4_422_102,
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            ),
+            "t10k-labels-idx1-ubyte": (
+                5_148,
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
+        },
+    ),
 )

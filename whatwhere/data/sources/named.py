@@ -1,12 +1,35 @@
-"""What the table of contents says of a named set, and where its files are looked for."""
+"""What the table of contents says of a named set: its facts, its files, and where to get them."""
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from whatwhere.core import InputError
 from whatwhere.data.images import DataSet
+
+
+@dataclass(frozen=True)
+class Download:
+    """An original file of a named set, as it was published.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, in the set's own folder.
+    n_bytes : int
+    sha256 : str
+        64 hexadecimal digits. It decides whether a file is the published one, so a mirror need not
+        be trusted.
+    urls : tuple of str
+        Where it may be had, in the order in which they are tried.
+    """
+
+    name: str
+    n_bytes: int
+    sha256: str
+    urls: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,6 +52,9 @@ class NamedSet:
         Who made it, and where it was published.
     files : str
         Which files are read, under the data folder.
+    downloads : tuple of Download
+        What `whatwhere data download` fetches into the folder `name` of the data folder; the set is
+        read from these alone. Empty where the set needs no files.
     """
 
     name: str
@@ -41,11 +67,13 @@ class NamedSet:
     licence: str
     origin: str
     files: str
+    downloads: tuple[Download, ...] = ()
 
     def describe(self) -> dict[str, str]:
         """Return the facts as a row of the table `whatwhere data`."""
         c, h, w = self.shape
         test = f" + {self.n_test:,} test" if self.n_test else ""
+        megabytes = sum(file.n_bytes for file in self.downloads) / 1e6
         return {
             "name": self.name,
             "images": f"{self.n_train:,}{test}",
@@ -54,6 +82,7 @@ class NamedSet:
             "licence": self.licence,
             "from": self.origin,
             "files": self.files,
+            "download": f"{megabytes:.1f} MB" if self.downloads else "not needed",
         }
 
 
@@ -70,10 +99,28 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "whatwhere"
 
 
-def missing(name: str, what: str, folder: Path) -> InputError:
-    """Return the error that says which file was looked for, where, and how to point elsewhere."""
+def download_command(name: str, data_dir: Path) -> str:
+    """Return the command that fetches a named set into a data folder."""
+    place = "" if data_dir == data_folder() else f" --data-dir {shlex.quote(str(data_dir))}"
+    return f"whatwhere data download {name}{place}"
+
+
+def missing(name: str, what: str, folder: Path, data_dir: Path) -> InputError:
+    """Return the error that says what was looked for, where, how to fetch it, or point elsewhere.
+
+    Parameters
+    ----------
+    name : str
+        Of the set.
+    what : str
+        What was looked for.
+    folder : path
+        Where it was looked for, in
+    data_dir : path
+        the data folder.
+    """
     reason = "" if folder.is_dir() else ", which is no folder"
     return InputError(
-        f"{name}: no {what} in {folder}{reason}; name the folder that holds {name}/ with "
-        "--data-dir or the environment's WHATWHERE_DATA"
+        f"{name}: no {what} in {folder}{reason}; fetch it: {download_command(name, data_dir)} (or "
+        f"name the folder that holds {name}/ with --data-dir or the environment's WHATWHERE_DATA)"
     )
