@@ -9,6 +9,7 @@ from dataclasses import fields
 from importlib import import_module
 from inspect import get_annotations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -245,6 +246,20 @@ numpy.savez(f"{folder}/said.npz", **said)
         assert same(dict(said), expected)
 
 
+def test_what_was_chosen_for_the_data_is_saved(name: str, tmp_path: Path):
+    idle: Any = SimpleNamespace(fabric=None, run=lambda *args, **kwargs: [])  # takes no step
+    learner: Any = learner_class(name)(random_state=0, trainer=idle)
+    before = learner.get_params()
+    model = learner.fit(images(), some_labels())
+    assert model.chosen_ == model.choose(model.spec_)
+    assert model.get_params() == before
+    loaded = whatwhere.load(model.save(tmp_path / "run"))
+    assert same(outputs(loaded, images()), outputs(model, images()))
+    assert loaded.chosen_ == model.chosen_
+    assert loaded.choose(loaded.spec_) == {}
+    assert loaded.hyper_parameters() == model.hyper_parameters() | model.chosen_
+
+
 def test_hyper_parameters_of_numpys_types_are_saved(name: str, tmp_path: Path):
     byte_range = (np.float32(0), np.float32(255))
     model = make(name, **known(name, epochs=np.int64(1)), value_range=byte_range)
@@ -389,6 +404,18 @@ def test_what_classes_are_called_changes_no_bit(classifier: str, coded: np.ndarr
         assert model.predict(images()).tolist() == coded[plain.predict(images())].tolist()
 
 
+def test_weights_of_classes_are_saved_under_the_names_that_classes_have(
+    classifier: str, tmp_path: Path
+):
+    for names in ([10, 20, 30], ["cat", "dog", "owl"]):
+        y = np.array(names)[np.arange(24) % 3]
+        weight = {y[0]: 2.0, y[1]: np.float32(0.5)}
+        if params := known(classifier, class_weight=weight):
+            model = make(classifier, **params).fit(images(), y)
+            loaded = whatwhere.load(model.save(tmp_path / f"run {names[0]}"))
+            assert loaded.hyper_parameters()["class_weight"] == weight
+
+
 def test_classes_can_be_named_afterwards(classifier: str, tmp_path: Path):
     model = make(classifier).fit(images(), some_labels())
     codes = model.predict(images())
@@ -414,6 +441,25 @@ def test_validation_images_change_nothing_but_what_is_recorded(classifier: str):
     wrong = (model.predict(held_out[0]) != held_out[1]).mean() * 100
     assert model.history_[-1]["validation/error"] == pytest.approx(wrong, rel=1e-5)
     assert "validation/error" not in plain.history_[-1]
+
+
+def test_enough_validation_labels_change_the_probabilities_and_no_prediction(classifier: str):
+    held_out = (images(60, seed=3), np.arange(60) % 3)
+    model = make(classifier).fit(images(), some_labels(), validation=held_out)
+    plain = make(classifier).fit(images(), some_labels())
+    said, expected = outputs(model, images()), outputs(plain, images())
+    assert model.n_calibration_ == 60
+    assert not np.array_equal(said.pop("predict_proba"), expected.pop("predict_proba"))
+    assert same(said, expected)
+    np.testing.assert_array_equal(model.predict(images()), plain.predict(images()))
+
+
+def test_a_learner_starts_from_another_of_its_kind(classifier: str):
+    idle: Any = SimpleNamespace(fabric=None, run=lambda *args, **kwargs: [])
+    first = make(classifier).fit(images(), some_labels())
+    second = make(classifier, random_state=1, trainer=idle)
+    second.fit(images(), some_labels(), start=first)
+    assert same(outputs(second, images()), outputs(first, images()))
 
 
 # Images in, whatever their form.
@@ -529,6 +575,11 @@ def test_one_class_is_too_few(classifier: str):
         ({"dropout": 1.0}, "dropout.*1"),
         ({"labeled_share": 0.0}, "labeled_share.*0"),
         ({"patience": 0}, "patience.*0"),
+        ({"epochs": "many"}, "epochs.*auto.*many"),
+        ({"batch_size": "many"}, "batch_size.*auto.*many"),
+        ({"class_weight": "even"}, "class_weight.*balanced.*even"),
+        ({"class_weight": {0: -1.0}}, "class_weight of 0 is -1"),
+        ({"class_weight": {9: 1.0}}, "class_weight names the class 9"),
         ({"middle_target": "both"}, "middle_target.*both"),
         ({"reconstruction": -1.0}, "reconstruction.*-1"),
         ({"channels": "middle"}, "channels='middle'"),

@@ -10,7 +10,7 @@ from whatwhere import CNN, SWWAE
 from whatwhere.core import InputError
 from whatwhere.data.images import Images, draw_labels, hide_labels
 from whatwhere.data.sources import load
-from whatwhere.evaluate import judge, probes
+from whatwhere.evaluate import judge, measures, probes
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,45 @@ def test_the_accuracy_is_that_of_scikit_learn_and_the_error_is_the_rest(swwae, p
     assert told["error"] == pytest.approx(100 * (1 - told["accuracy"]))
     assert told["interval"][0] < told["error"] < told["interval"][1]
     json.dumps(told)
+
+
+def test_each_class_counts_equally_in_the_balanced_error(cnn, parts):
+    told = judge.evaluate(cnn, parts[1])
+    predicted = cnn.predict(parts[1].x)
+    errors = [np.mean(predicted[parts[1].y == digit] != digit) for digit in range(10)]
+    assert told["balanced_error"] == pytest.approx(100 * np.mean(errors))
+
+
+def test_probabilities_of_a_learner_without_a_temperature_are_judged_as_they_are(cnn, parts):
+    test = parts[1]
+    told = judge.evaluate(cnn, test)["calibration"]
+    probability = cnn.predict_proba(test.x)
+    assert told == {
+        "temperature": 1.0,
+        "n_validation": 0,
+        "error": pytest.approx(measures.calibration_error(probability, test.y), rel=1e-4),
+        "nll": pytest.approx(-np.log(probability[np.arange(90), test.y]).mean(), rel=1e-4),
+    }
+
+
+def test_calibrated_probabilities_are_judged_beside_what_they_were_before(parts):
+    (train, test), names = parts, tuple(f"digit {9 - digit}" for digit in range(10))
+    held_out = train.take(np.arange(200, 300))
+    model = CNN("(4)3c-2p", epochs=3, random_state=0)
+    model.fit(train.x[:200], train.y[:200], validation=(held_out.x, held_out.y))
+    raw = judge.evaluate(model, test)
+    # The same under names whose order in the alphabet is not that of the class layer.
+    model.name_classes(names)
+    named = judge.evaluate(model, replace(test, classes=names))
+    assert named["calibration"] == raw["calibration"]
+    told = raw["calibration"]
+    assert told["temperature"] == model.temperature_ != 1
+    assert told["n_validation"] == 100
+    own = model.predict_proba(test.x)[np.arange(90), test.y]
+    assert told["nll"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    model.temperature_, model.n_calibration_ = 1.0, 0
+    before = judge.evaluate(model, replace(test, classes=names))["calibration"]
+    assert (told["error_before"], told["nll_before"]) == (before["error"], before["nll"])
 
 
 def test_the_reconstruction_error_is_the_mean_square_over_all_pixels(swwae, parts):
@@ -80,6 +119,7 @@ def test_a_learner_without_classes_is_judged_on_its_reconstructions_alone(blind,
     assert told["accuracy"] is None
     assert told["error"] is None
     assert told["reconstruction_mse"] > 0
+    assert "calibration" not in told
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
 
 from whatwhere.core import InputError
 from whatwhere.evaluate.measures import (
+    calibration_error,
     classification,
     mean_interval,
     paired_difference,
@@ -110,6 +112,69 @@ def test_what_cannot_be_judged_is_refused_in_one_line(truth, said, words):
     with pytest.raises(InputError, match=words) as caught:
         classification(truth, said, [0, 1])
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(0, 2**31))
+def test_the_balanced_error_is_that_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, 60)
+    said = np.where(rng.random(60) < 0.6, truth, rng.integers(0, 4, 60))
+    told = classification(truth, said, range(4))
+    expected = 100 * (1 - balanced_accuracy_score(truth, said))
+    assert told["balanced_error"] == pytest.approx(expected)
+
+
+def test_a_class_without_images_has_no_part_in_the_balanced_error():
+    told = classification(["a", "a", "b"], ["a", "c", "b"], ["a", "b", "c"])
+    assert told["balanced_error"] == pytest.approx(25)
+
+
+# Probabilities.
+
+
+def two_classes(shares: list[float]) -> np.ndarray:
+    """Return probabilities of two classes, the first the likelier."""
+    return np.array([[share, 1 - share] for share in shares])
+
+
+def test_bins_that_are_right_as_often_as_they_say_have_no_calibration_error():
+    probability = two_classes([0.5, 0.5] + [0.75] * 4)
+    assert calibration_error(probability, [0, 1, 0, 0, 0, 1]) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_calibration_error_is_the_mean_gap_of_the_bins():
+    # Four images that are right once, sure by 0.6, and two right ones, sure by 0.9.
+    probability = two_classes([0.6] * 4 + [0.9] * 2)
+    told = calibration_error(probability, [0, 1, 1, 1, 0, 0])
+    assert told == pytest.approx(100 * (4 * 0.35 + 2 * 0.1) / 6)
+
+
+def test_bins_hold_equally_many_images_where_no_two_are_equally_sure():
+    # Two bins: three images sure by 0.6 on average, one of them right; three by 0.9, two right.
+    probability = two_classes([0.59, 0.6, 0.61, 0.89, 0.9, 0.91])
+    told = calibration_error(probability, [0, 1, 1, 0, 1, 0], bins=2)
+    assert told == pytest.approx(100 * ((0.6 - 1 / 3) + (0.9 - 2 / 3)) / 2)
+
+
+@given(st.integers(0, 2**31))
+def test_the_order_of_images_changes_no_calibration_error(seed):
+    rng = np.random.default_rng(seed)
+    probability = two_classes(list(rng.choice([0.5, 0.6, 0.7, 0.8, 0.95], 50)))
+    truth, order = rng.integers(0, 2, 50), rng.permutation(50)
+    told = calibration_error(probability[order], truth[order])
+    assert told == pytest.approx(calibration_error(probability, truth))
+
+
+def test_the_calibration_error_of_a_perfect_model_is_what_chance_makes_it():
+    rng = np.random.default_rng(0)
+    surest = rng.uniform(0.5, 1, 15_000)
+    truth = (rng.random(15_000) > surest).astype(int)
+    # With 1,000 images a bin: 100 √(2/π) √(p (1 - p) / 1,000) points, averaged over p.
+    p = np.linspace(0.5, 1, 1000)
+    expected = 100 * np.sqrt(2 / np.pi / 1000) * np.sqrt(p * (1 - p)).mean()
+    # The gap of a bin has the deviation 0.76 of its mean; there are 15.
+    told = calibration_error(two_classes(list(surest)), truth)
+    assert told == pytest.approx(expected, rel=4 * 0.76 / sqrt(15))
 
 
 def test_the_interval_of_a_mean_is_students():

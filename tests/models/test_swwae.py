@@ -164,6 +164,19 @@ def test_the_terms_are_those_of_equation_7(reconstruct_labeled: bool):
     )
 
 
+def test_rows_of_a_class_are_weighted_in_the_nll_alone():
+    learner, weights = SWWAE(DEEP, nll=0.7), (0.5, 1.0, 2.0)
+    net = learner.build(SPEC).eval()
+    plain, weighted = (learner.objective(w)(net, batch()) for w in ((), weights))
+    y = batch().y
+    known = y != UNLABELED
+    losses = F.cross_entropy(net.logits(batch().x)[known], y[known], reduction="none")
+    expected = 0.7 * (torch.tensor(weights)[y[known]] * losses).mean()
+    torch.testing.assert_close(weighted["nll"], expected)
+    for term in ("reconstruction", "middle"):
+        assert torch.equal(weighted[term], plain[term])
+
+
 def test_a_level_counts_as_much_as_another_whatever_its_size():
     code = Code(torch.zeros(2, 3), [torch.zeros(2, 1, 9, 9), torch.zeros(2, 7, 1, 1)], [])
     maps: list[Tensor | None] = [torch.full((2, 1, 9, 9), 2.0), torch.full((2, 7, 1, 1), 3.0)]

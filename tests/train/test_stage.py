@@ -119,6 +119,16 @@ def test_the_rows_of_a_class_are_cycled_evenly(case):
 
 
 @given(mixtures())
+def test_labeled_rows_are_cycled_evenly_whatever_their_class_where_that_does_not_count(case):
+    y, batch_size, labeled, seed = case
+    batches = Mixed(labeled, balanced=False)(y, batch_size, numbers(seed))
+    met = Counter(flat(batches))
+    times = [met[row] for row in (y != UNLABELED).nonzero()[:, 0].tolist()]
+    assert sum(times) == labeled * len(batches)
+    assert max(times) - min(times) <= 1
+
+
+@given(mixtures())
 def test_without_unlabeled_rows_the_labeled_batches_are_the_same(case):
     y, batch_size, labeled, seed = case
     whole = Mixed(labeled)(y, batch_size, numbers(seed))
@@ -138,7 +148,9 @@ def test_the_same_seed_gives_the_same_rows(case, kind: str):
     assert flat(first) == flat(sampler(y, batch_size, numbers(seed)))
 
 
-@pytest.mark.parametrize("sampler", [Shuffled(), Shuffled(False), Mixed(5), Mixed(5, False)])
+@pytest.mark.parametrize(
+    "sampler", [Shuffled(), Shuffled(False), Mixed(5), Mixed(5, False), Mixed(5, balanced=False)]
+)
 def test_another_seed_gives_another_order(sampler):
     y = torch.arange(80) % 4 - 1
     orders = {tuple(flat(sampler(y, 20, numbers(seed)))) for seed in range(5)}
@@ -158,6 +170,10 @@ def test_a_mixed_batch_that_cannot_be_mixed_is_refused(labeled: int):
         (Shuffled(False), "every labeled row once, shuffled"),
         (Mixed(5), "5 labeled rows a batch, cycled and class-balanced; the rest unlabeled"),
         (Mixed(5, False), "5 labeled rows a batch, cycled and class-balanced; no unlabeled"),
+        (
+            Mixed(5, balanced=False),
+            "5 labeled rows a batch, cycled, whatever their class; the rest unlabeled",
+        ),
     ],
 )
 def test_a_sampler_says_its_rule(sampler, rule: str):

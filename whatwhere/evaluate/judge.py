@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from whatwhere import runs
 from whatwhere.core import UNLABELED, HasFilters, InputError, Reconstructs
@@ -19,6 +20,7 @@ from whatwhere.evaluate import (
     worth_labelling,
 )
 from whatwhere.learner import ImageClassifier, Learner, infer
+from whatwhere.objectives.calibration import nll
 
 SHOWN = 12  # reconstructions in a panel
 MOST_LABELS_FOR_SVM = 5000  # a kernel machine's time grows with the square of its labels
@@ -30,14 +32,15 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``n``; ``accuracy`` in [0, 1], ``error`` and its 95 % ``interval`` in percent and the
-        ``confusion`` matrix (null for a learner without classes); ``reconstruction_mse``, a pixel
-        in [0, 1], where the learner reconstructs.
+        ``n``; ``accuracy`` in [0, 1], ``error`` and its 95 % ``interval`` and ``balanced_error`` in
+        percent, the ``confusion`` matrix, and ``calibration``: see there (null or missing for a
+        learner without classes); ``reconstruction_mse``, a pixel in [0, 1], where the learner
+        reconstructs.
     """
     told: dict[str, Any] = {"n": len(test), "accuracy": None, "error": None}
     known = test.y != UNLABELED
     if isinstance(learner, ImageClassifier) and len(learner.classes_) and known.any():
-        predicted = learner.predict(test.x[known])
+        scores = learner.logits(test.x[known])
         truth = np.array(test.classes)[test.y[known]]
         strangers = np.setdiff1d(truth, learner.classes_)
         if len(strangers):
@@ -45,9 +48,44 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
                 f"the test images have the class {strangers[0].item()!r}, which the run does not "
                 f"know; it knows {', '.join(map(str, learner.classes_[:5]))}"
             )
+        predicted = learner.classes_[scores.argmax(axis=1)]
         told |= measures.classification(truth, predicted, learner.classes_.tolist())
+        columns = {name: column for column, name in enumerate(learner.classes_.tolist())}
+        places = np.array([columns[name] for name in truth.tolist()])
+        told["calibration"] = calibration(learner, scores, places)
     if isinstance(learner.module_, Reconstructs):
         told["reconstruction_mse"] = reconstruction_mse(learner, test.x)
+    return told
+
+
+def calibration(
+    learner: ImageClassifier, scores: np.ndarray, truth: np.ndarray
+) -> dict[str, float | int]:
+    """Judge the learner's probabilities.
+
+    Parameters
+    ----------
+    learner : ImageClassifier
+    scores : ndarray (n, n_classes)
+        Its `logits` of labeled images.
+    truth : ndarray (n,)
+        The true classes, as columns of `scores`.
+
+    Returns
+    -------
+    dict
+        ``temperature``, and on how many labels it was fitted: ``n_validation``, 0 where it was not.
+        ``error``, see `measures.calibration_error`, and ``nll`` in nats an image; where it was
+        fitted, ``error_before`` and ``nll_before`` are what they would be without.
+    """
+    fitted, n = learner.temperature_, learner.n_calibration_
+    told: dict[str, float | int] = {"temperature": fitted, "n_validation": n}
+    for suffix, temperature in {"": fitted, "_before": 1.0}.items():
+        if suffix and not n:
+            continue
+        probability = softmax(scores.astype(np.float64) / temperature, axis=1)
+        told[f"error{suffix}"] = measures.calibration_error(probability, truth)
+        told[f"nll{suffix}"] = nll(scores, truth, temperature)
     return told
 
 

@@ -17,23 +17,34 @@ LeCun, Bottou, Bengio, Haffner. Gradient-based learning applied to document reco
 from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from math import inf
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from whatwhere.core import InputError, Objective, seeded
 from whatwhere.data.views import RandomShift
-from whatwhere.learner import ImageClassifier, Spec
+from whatwhere.learner import ImageClassifier, Spec, defaults
+from whatwhere.learner.defaults import AUTO
 from whatwhere.nn.architecture import parse
 from whatwhere.nn.conv import Encoder, in_channels_last
-from whatwhere.objectives.classification import classification
+from whatwhere.objectives.classification import class_weights, classification
 from whatwhere.train.stage import EarlyStopping, Mixed, Sampler, Shuffled, Stage
 from whatwhere.train.update import GradientUpdate, LinearDecay
 
 COUNT = Interval(Integral, 1, None, closed="left")
+BALANCED = "balanced"
+
+
+class Settled(NamedTuple):
+    """The hyper-parameters that may be left to the data, none of them "auto" any more."""
+
+    architecture: str
+    batch_size: int
+    epochs: int
 
 
 class CNNModule(nn.Module):
@@ -80,12 +91,19 @@ class ConvolutionalClassifier(ImageClassifier):
     Parameters
     ----------
     architecture : str
-        See `whatwhere.nn.architecture.parse`.
-    epochs : int
-        Passes over the unlabeled rows where fewer than half are labeled, else over all.
-    batch_size : int
+        See `whatwhere.nn.architecture.parse`. "auto": as `whatwhere.learner.defaults` has it for
+        images of this size.
+    epochs : int or "auto"
+        Passes over the unlabeled rows where fewer than half are labeled, else over all. "auto": 20,
+        and more for small sets.
+    batch_size : int or "auto"
+        "auto": 100, and less for small sets.
     labeled_share : float
         Part of a batch that is labeled, where fewer than half of all rows are.
+    class_weight : "balanced", dict or None
+        How much a class counts in the class layer's loss: as much as another, or as much as it has
+        labels (None), times what the dict says of it (1 where nothing). Where few rows are labeled,
+        balanced batches are drawn; else the rows are weighted.
     learning_rate : float
         Of Adam; constant for the first part of training, then linearly down to 0.
     decay_from : float
@@ -100,11 +118,12 @@ class ConvolutionalClassifier(ImageClassifier):
         Stop when the error on the validation images has not fallen for so many epochs.
     """
 
-    architecture: str = "(32)5c-2p-(64)3c-2p"
+    architecture: str = AUTO
     _: KW_ONLY
-    epochs: int = 20
-    batch_size: int = 100
+    epochs: int | str = AUTO
+    batch_size: int | str = AUTO
     labeled_share: float = 0.5
+    class_weight: dict[Any, float] | str | None = BALANCED
     learning_rate: float = 6e-3  # Measured: see docs/results.md
     decay_from: float = 0.5
     batch_norm: bool = True
@@ -114,9 +133,10 @@ class ConvolutionalClassifier(ImageClassifier):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "architecture": [str],
-        "epochs": [COUNT],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "epochs": [COUNT, StrOptions({AUTO})],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({AUTO})],
         "labeled_share": [Interval(Real, 0, 1, closed="neither")],
+        "class_weight": [StrOptions({BALANCED}), dict, None],
         "learning_rate": [Interval(Real, 1e-30, 1e30, closed="both")],
         "decay_from": [Interval(Real, 0, 1, closed="left")],
         "batch_norm": ["boolean"],
@@ -128,30 +148,53 @@ class ConvolutionalClassifier(ImageClassifier):
     def check(self) -> None:
         """Check every hyper-parameter, the architecture too."""
         super().check()
-        parse(self.architecture)
+        if self.architecture != AUTO:
+            parse(self.architecture)
+        weights = self.class_weight.items() if isinstance(self.class_weight, dict) else ()
+        for label, weight in weights:
+            if not isinstance(weight, Real) or not 0 <= weight < inf:
+                raise InputError(f"class_weight of {label!r} is {weight!r}; it takes a number >= 0")
 
     @abstractmethod
-    def objective(self) -> Objective:
-        """Return the loss."""
+    def objective(self, class_weight: tuple[float, ...] = ()) -> Objective:
+        """Return the loss; `class_weight` is that of the labeled rows of each class."""
 
     @property
     @abstractmethod
     def uses_unlabeled(self) -> bool:
         """Whether rows without a label change anything."""
 
+    def choose(self, spec: Spec) -> dict[str, Any]:
+        """Return what architecture, batch size and epochs are, those of them that are "auto"."""
+        settled = self.settle(spec)._asdict()
+        return {name: value for name, value in settled.items() if getattr(self, name) == AUTO}
+
+    def settle(self, spec: Spec) -> Settled:
+        """Return what is given, and what is chosen in place of "auto"."""
+        architecture, size, epochs = self.architecture, self.batch_size, self.epochs
+        if architecture == AUTO:
+            architecture = defaults.architecture(spec.shape)
+        if isinstance(size, str):
+            size = defaults.batch_size(spec.n_samples)
+        if isinstance(epochs, str):
+            labeled = self._labeled_rows(spec, size)
+            passed = spec.n_samples - spec.n_labeled if labeled else spec.n_samples
+            epochs = defaults.epochs(-(-passed // (size - labeled)))
+        return Settled(architecture, size, epochs)
+
     def encoder(self, spec: Spec) -> Encoder:
         """Return the encoder, its weights drawn from a key of its own."""
         with seeded(spec.seed, "encoder"):
-            layers = parse(self.architecture, spec.n_classes)
+            layers = parse(self.settle(spec).architecture, spec.n_classes)
             return Encoder(layers, spec.shape, batch_norm=self.batch_norm)
 
     def stages(self, module: nn.Module, spec: Spec) -> list[Stage]:
         """Return the one stage, in which all parts learn jointly."""
+        settled, sampler = self.settle(spec), self.sampler(spec)
         adam = partial(torch.optim.Adam, lr=self.learning_rate)
-        update = GradientUpdate(
-            module, self.objective(), adam, schedule=LinearDecay(self.decay_from)
-        )
-        stage = Stage("joint", [update], self.epochs, self.batch_size, sampler=self.sampler(spec))
+        objective = self.objective(self._weights(spec, sampler))
+        update = GradientUpdate(module, objective, adam, schedule=LinearDecay(self.decay_from))
+        stage = Stage("joint", [update], settled.epochs, settled.batch_size, sampler=sampler)
         if self.shift:
             stage.view = RandomShift(self.shift)
         if self.patience is not None:
@@ -161,17 +204,39 @@ class ConvolutionalClassifier(ImageClassifier):
 
     def sampler(self, spec: Spec) -> Sampler:
         """Return how batches are made: few labels are cycled, many are met as they come."""
-        if 0 < spec.n_labeled < spec.n_samples / 2:
-            labeled = round(self.labeled_share * self.batch_size)
-            labeled = min(max(labeled, 1), self.batch_size - 1)
-            if labeled == 1 and self.batch_norm and not self.uses_unlabeled:
+        size = self.settle(spec).batch_size
+        labeled = self._labeled_rows(spec, size)
+        if not labeled:
+            return Shuffled(unlabeled=self.uses_unlabeled)
+        if labeled == 1 and self.batch_norm and not self.uses_unlabeled:
+            raise InputError(
+                f"batch_size={size} with labeled_share={self.labeled_share:g} "
+                "leaves one labeled row a batch, in which there is no variance to normalize; "
+                "take a larger one, or batch_norm=False"
+            )
+        return Mixed(labeled, unlabeled=self.uses_unlabeled, balanced=self.class_weight == BALANCED)
+
+    def _weights(self, spec: Spec, sampler: Sampler) -> tuple[float, ...]:
+        """Return the weight of the rows of each class; none where all are 1."""
+        if isinstance(self.class_weight, dict):
+            classes = self.classes_.tolist()
+            strangers = [label for label in self.class_weight if label not in classes]
+            if strangers and classes:
                 raise InputError(
-                    f"batch_size={self.batch_size} with labeled_share={self.labeled_share:g} "
-                    "leaves one labeled row a batch, in which there is no variance to normalize; "
-                    "take a larger one, or batch_norm=False"
+                    f"class_weight names the class {strangers[0]!r}, which no label has; "
+                    f"there are {', '.join(map(str, classes[:5]))}"
                 )
-            return Mixed(labeled, unlabeled=self.uses_unlabeled)
-        return Shuffled(unlabeled=self.uses_unlabeled)
+            return tuple(float(self.class_weight.get(label, 1.0)) for label in classes)
+        # Mixed batches are balanced as they are drawn: nothing is made up for twice.
+        if self.class_weight is None or isinstance(sampler, Mixed):
+            return ()
+        return class_weights(spec.class_counts)
+
+    def _labeled_rows(self, spec: Spec, batch_size: int) -> int:
+        """Return the labeled rows of a mixed batch; 0 where batches are not mixed."""
+        if not 0 < spec.n_labeled < spec.n_samples / 2:
+            return 0
+        return min(max(round(self.labeled_share * batch_size), 1), batch_size - 1)
 
 
 @dataclass(eq=False, repr=False)
@@ -181,8 +246,8 @@ class CNN(ConvolutionalClassifier):
     Parameters
     ----------
     architecture : str
-    epochs, batch_size, labeled_share, learning_rate, decay_from, batch_norm, dropout, shift,
-    patience
+    epochs, batch_size, labeled_share, class_weight, learning_rate, decay_from, batch_norm, dropout,
+    shift, patience
         As for `SWWAE`.
 
     Examples
@@ -200,9 +265,9 @@ class CNN(ConvolutionalClassifier):
         """Never."""
         return False
 
-    def objective(self) -> Objective:
-        """Return equation 4."""
-        return classification
+    def objective(self, class_weight: tuple[float, ...] = ()) -> Objective:
+        """Return equation 4, its rows weighted by their classes where there are weights."""
+        return partial(classification, class_weight=class_weight)
 
     def build(self, spec: Spec) -> CNNModule:
         """Return the net; without labels it keeps its random encoder and learns nothing."""

@@ -71,6 +71,8 @@ class WhatWhereLoss:
     noise : float
         Deviation of the noise that the encoder's image gets, in units of the pixels. The targets x
         and x_m are those of the clean image, so both terms learn to undo it.
+    class_weight : tuple of float
+        Of the labeled rows of each class in the nll; empty: all count equally.
     """
 
     nll: float
@@ -79,6 +81,7 @@ class WhatWhereLoss:
     reconstruct_labeled: bool = True
     stop_gradient: bool = True
     noise: float = 0.0
+    class_weight: tuple[float, ...] = ()
 
     def __call__(self, net: SWWAEModule, batch: Batch) -> Terms:
         """Return nll, a mean over labeled rows, and reconstruction and middle, over elements.
@@ -112,7 +115,8 @@ class WhatWhereLoss:
     def _nll(self, net: SWWAEModule, code: Code, batch: Batch) -> Terms:
         if net.head is None:
             return {}
-        return {"nll": self.nll * cross_entropy(net.classify(code.top), batch.y)}
+        scores = net.classify(code.top)
+        return {"nll": self.nll * cross_entropy(scores, batch.y, self.class_weight)}
 
 
 def mean_square(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -141,7 +145,8 @@ class SWWAE(ConvolutionalClassifier):
     ----------
     architecture : str
         ``(64)5c`` a convolution of 64 maps 5 x 5 with ReLU, ``2p`` max-pooling 2 x 2, ``100fc`` a
-        hidden dense layer; the class layer is always added.
+        hidden dense layer; the class layer is always added. "auto": the levels and maps that suit
+        the size of the images; 28 x 28 pixels get ``(32)5c-2p-(64)3c-2p``.
     nll, reconstruction, middle : float
         λ_nll, λ_rec and λ_mid of means over elements.
     reconstruct_labeled : bool
@@ -151,11 +156,18 @@ class SWWAE(ConvolutionalClassifier):
     noise : float
         Deviation of Gaussian noise on the images that the encoder sees in training, in units of
         pixels in [0, 1]; what is rebuilt is the clean image and its clean maps. 0 is the paper.
-    epochs : int
-        Passes over the unlabeled rows where fewer than half are labeled, else over all.
-    batch_size : int
+    epochs : int or "auto"
+        Passes over the unlabeled rows where fewer than half are labeled, else over all. "auto": 20,
+        and more for small sets, so that there are about 1000 updates.
+    batch_size : int or "auto"
+        "auto": 100, and less for fewer than 1000 images.
     labeled_share : float
         Part of a batch that is labeled, where fewer than half of all rows are.
+    class_weight : "balanced", dict or None
+        How much a class counts in L_nll: "balanced" as much as another, None as much as it has
+        labels, a dict that many times its labels (1 for what it does not name). To balance, each
+        batch shows the classes equally often where fewer than half of all rows are labeled, else
+        labeled rows are weighted. Probabilities are then those of equally frequent classes.
     learning_rate : float
         Of Adam; constant for the first part of training, then linearly down to 0.
     decay_from : float
@@ -206,8 +218,8 @@ class SWWAE(ConvolutionalClassifier):
         """Whether there is a term that needs no label."""
         return bool(self.reconstruction or self.middle)
 
-    def objective(self) -> Objective:
-        """Return equation 7."""
+    def objective(self, class_weight: tuple[float, ...] = ()) -> Objective:
+        """Return equation 7, the rows of its nll weighted by their classes where there are."""
         return WhatWhereLoss(
             self.nll,
             self.reconstruction,
@@ -215,6 +227,7 @@ class SWWAE(ConvolutionalClassifier):
             self.reconstruct_labeled,
             self.middle_target == "stop-gradient",
             self.noise,
+            class_weight,
         )
 
     def build(self, spec: Spec) -> SWWAEModule:

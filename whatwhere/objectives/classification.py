@@ -1,13 +1,38 @@
 """The negative log-likelihood of the known labels."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from whatwhere.core import UNLABELED, Batch, Classifies, Terms
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return L_nll = -Σ log p(y | x), in nats, as a mean over the labeled rows.
+def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
+    """Return the weight of each class's rows with which all classes count equally: n / (K n_c).
+
+    n_c rows have the label c of K classes, n in all. The mean weight of a row is 1. Nothing is
+    returned where the classes count equally as they are.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        n_c, at least 1 each.
+    """
+    if len(set(counts)) < 2:
+        return ()
+    return tuple(sum(counts) / (len(counts) * count) for count in counts)
+
+
+def cross_entropy(logits: Tensor, y: Tensor, class_weight: tuple[float, ...] = ()) -> Tensor:
+    """Return L_nll = -Σ w_y log p(y | x), in nats, as a mean over the labeled rows.
+
+    The sum is divided by the number of labeled rows, with weights too. Where their mean over the
+    data is 1, each batch's loss is then an unbiased estimate of the weighted loss of the data.
+    torch's own divides by the weights in the batch: how much a rare class counts depends on its
+    company, and a batch of one class alone would have no weights at all.
 
     A batch without a label gives 0, with gradient 0 (torch's own mean gives nan).
 
@@ -17,11 +42,23 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
         Scores before the softmax p_j = exp(x_j) / Σ_k exp(x_k).
     y : Tensor (B,)
         Classes, or `UNLABELED`.
+    class_weight : tuple of float, optional
+        w_c of each class; see `class_weights`. Default: 1.
     """
     labeled = (y != UNLABELED).sum().clamp(min=1)
-    return F.cross_entropy(logits, y, ignore_index=UNLABELED, reduction="sum") / labeled
+    if not class_weight:
+        return F.cross_entropy(logits, y, ignore_index=UNLABELED, reduction="sum") / labeled
+    each = F.cross_entropy(logits, y, ignore_index=UNLABELED, reduction="none")
+    weights = _tensor(class_weight, each.dtype, each.device)
+    return (weights[y.clamp(min=0)] * each).sum() / labeled
 
 
-def classification(module: Classifies, batch: Batch) -> Terms:
+@lru_cache(maxsize=16)
+def _tensor(weights: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept, for a copy to the device in every step would wait for it.
+    return torch.tensor(weights, dtype=dtype, device=device)
+
+
+def classification(module: Classifies, batch: Batch, class_weight: tuple[float, ...] = ()) -> Terms:
     """Return `cross_entropy` alone, as the term ``nll``."""
-    return {"nll": cross_entropy(module.logits(batch.x), batch.y)}
+    return {"nll": cross_entropy(module.logits(batch.x), batch.y, class_weight)}

@@ -60,10 +60,10 @@ class Shuffled:
 class Mixed:
     """Some labeled rows in each batch, and the rest unlabeled.
 
-    An epoch is one pass over the unlabeled rows. The few labeled rows are cycled, class by class in
-    turn, so that each batch holds nearly as many of one class as of another. With `unlabeled=False`
-    the unlabeled rows are left out and all else stays: the same labeled batches, as many of them.
-    That is the fair floor for what unlabeled images add.
+    An epoch is one pass over the unlabeled rows. The few labeled rows are cycled; where they are
+    `balanced`, class by class in turn, so that each batch holds nearly as many of one class as of
+    another. With `unlabeled=False` the unlabeled rows are left out and all else stays: the same
+    labeled batches, as many of them. That is the fair floor for what unlabeled images add.
 
     Parameters
     ----------
@@ -71,10 +71,14 @@ class Mixed:
         Labeled rows in a batch.
     unlabeled : bool
         Whether the rest of the batch is filled with unlabeled rows.
+    balanced : bool
+        Whether the labeled rows of a batch are as many of one class as of another, or as many as
+        the class has.
     """
 
     labeled: int
     unlabeled: bool = True
+    balanced: bool = True
 
     def __call__(self, y: Tensor, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:
         """Return the rows of each batch, labeled ones first."""
@@ -87,7 +91,8 @@ class Mixed:
         rest = batch_size - self.labeled
         n_steps = -(-len(unknown) // rest)
         # The labeled rows are drawn first, so that they do not depend on `unlabeled`.
-        cycled = self._cycle(known, y[known], n_steps * self.labeled, generator)
+        kinds = y[known] if self.balanced else torch.zeros_like(known)
+        cycled = self._cycle(known, kinds, n_steps * self.labeled, generator)
         batches = list(cycled.view(n_steps, self.labeled))
         if not self.unlabeled:
             return batches
@@ -96,7 +101,7 @@ class Mixed:
 
     @staticmethod
     def _cycle(rows: Tensor, y: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """Return n rows: one of each class in turn, each class in random passes over its rows."""
+        """Return n rows: one of each class y in turn, each class in random passes over its rows."""
         classes = y.unique()
         turns = -(-n // len(classes))
         columns = []
@@ -112,8 +117,9 @@ class Mixed:
 
     def __str__(self) -> str:
         """Say the rule."""
-        labeled = f"{self.labeled} labeled rows a batch, cycled and class-balanced"
-        return f"{labeled}; {'the rest' if self.unlabeled else 'no'} unlabeled"
+        way = "cycled and class-balanced" if self.balanced else "cycled, whatever their class"
+        rest = "the rest" if self.unlabeled else "no"
+        return f"{self.labeled} labeled rows a batch, {way}; {rest} unlabeled"
 
 
 def _identity(batch: Batch) -> Batch:

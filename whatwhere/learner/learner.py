@@ -1,36 +1,32 @@
 """The scikit-learn face of a method: hyper-parameters in, a trained module out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from sklearn.base import (
     BaseEstimator,
-    ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from whatwhere import runs
-from whatwhere.core import UNLABELED, Classifies, Encodes, InputError, Reconstructs, labeled
+from whatwhere.core import UNLABELED, Encodes, InputError, Reconstructs
 from whatwhere.data.rows import Rows
-from whatwhere.objectives.classification import cross_entropy
+from whatwhere.learner.inference import Validation, infer
+from whatwhere.learner.start import Start, begin
 from whatwhere.train.stage import Stage
 from whatwhere.train.trainer import Trainer
 
-T = TypeVar("T")
-
-INFERENCE_BATCH = 500
 TO_THE_RUN = ("trainer", "random_state")  # fields that say how to run, not what to build
 
 
@@ -47,6 +43,8 @@ class Spec(NamedTuple):
     n_labeled : int
     seed : int
         Weights are drawn from it, each part by a key of its own.
+    class_counts : tuple of int
+        Labels of each class; empty where they are not known.
     """
 
     shape: tuple[int, int, int]
@@ -54,6 +52,7 @@ class Spec(NamedTuple):
     n_classes: int = 0
     n_labeled: int = 0
     seed: int = 0
+    class_counts: tuple[int, ...] = ()
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -89,6 +88,13 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     @abstractmethod
     def stages(self, module: Any, spec: Spec, /) -> list[Stage]:
         """Return how the module is trained."""
+
+    def choose(self, spec: Spec, /) -> dict[str, Any]:
+        """Return the values of those hyper-parameters that are left to the data ("auto").
+
+        They depend on the spec and the other hyper-parameters alone.
+        """
+        return {}
 
     def check(self) -> None:
         """Check every hyper-parameter.
@@ -132,11 +138,19 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         return folder
 
     def describe(self) -> dict[str, Any]:
-        """Return all but the weights, as JSON holds it; `restore` reads it."""
+        """Return all but the weights, as JSON holds it; `restore` reads it.
+
+        What was ``chosen`` for the data stands among the ``params``: the net that was trained is
+        built again, whatever would be chosen today.
+        """
         return {
             "format": runs.FORMAT,
             "model": runs.snake_case(type(self).__name__),
-            "params": self.hyper_parameters(),
+            "params": {
+                name: {"items": [*map(list, value.items())]} if isinstance(value, dict) else value
+                for name, value in (self.hyper_parameters() | self.chosen_).items()
+            },
+            "chosen": self.chosen_,
             "spec": self.spec_._asdict(),
             "n_features_in": self.n_features_in_,
             "classes": self._classes(),
@@ -159,15 +173,14 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     @classmethod
     def restore(cls, config: Mapping[str, Any], folder: Path) -> Self:
         """Return the learner that `describe` told of, with the weights in `folder`."""
-        params: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in config["params"].items()
-        }
+        params, spec = (
+            {name: _from_json(value) for name, value in config[part].items()}
+            for part in ("params", "spec")
+        )
         learner = cls(**params, random_state=config["seed"])
+        learner.chosen_ = dict(config.get("chosen", {}))
         learner.n_features_in_ = config["n_features_in"]
         learner._set_classes(config["classes"])
-        spec: dict[str, Any] = dict(config["spec"])
-        spec["shape"] = tuple(spec["shape"])
         learner.spec_ = Spec(**spec)
         learner.image_shape_ = learner.spec_.shape
         learner.module_ = learner.build(learner.spec_)
@@ -182,15 +195,30 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     def _set_classes(self, classes: list[Any]) -> None:
         """Do nothing: this learner has no classes."""
 
-    def _train(self, x: Rows, n_classes: int = 0, validation: Rows | None = None) -> Self:
+    def _start(self) -> Start:
+        """Return what another learner may begin with."""
+        check_is_fitted(self)
+        return Start(self.module_.state_dict(), self._classes())
+
+    def _train(
+        self,
+        x: Rows,
+        n_classes: int = 0,
+        validation: Rows | None = None,
+        start: Start | None = None,
+    ) -> Self:
         self.check()
         state = self.random_state
         seed = state
         if not isinstance(state, Integral):
             seed = check_random_state(state).randint(2**31 - 1)
-        n_labeled = int((x.y != UNLABELED).sum())
-        self.spec_ = Spec(x.shape, len(x), n_classes, n_labeled, int(seed))
+        known = x.y[x.y != UNLABELED]
+        counts = tuple(torch.bincount(known, minlength=n_classes).tolist())
+        self.spec_ = Spec(x.shape, len(x), n_classes, len(known), int(seed), counts)
+        self.chosen_ = self.choose(self.spec_)
         self.module_ = self.build(self.spec_)
+        if start is not None:
+            begin(self.module_.state_dict(), self._classes(), start)
         stages = self.stages(self.module_, self.spec_)
         self.stages_ = [stage.describe() for stage in stages]
         monitor = None if validation is None else Validation(validation)
@@ -275,123 +303,6 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         return tags
 
 
-class ImageClassifier(ClassifierMixin, Learner):
-    """A `Learner` that also predicts, once some rows of `y` are not `UNLABELED`. Abstract."""
-
-    def fit(self, X: Any, y: Any = None, *, validation: tuple[Any, Any] | None = None) -> Self:
-        """Learn from images and labels; -1 (or no `y`) marks what is not labeled.
-
-        Parameters
-        ----------
-        X : array-like (n, H, W), (n, C, H, W) or (n, features)
-        y : array-like (n,), optional
-            Any labels, and -1 where there is none.
-        validation : (X, y), optional
-            Images that are not trained on; after each epoch the learner is judged on them, and
-            early stopping looks at them.
-
-        Raises
-        ------
-        InputError
-            If `y` names one class only (-1 is none), or images cannot be read.
-        """
-        if y is None:
-            self.classes_ = np.empty(0, dtype=int)
-            rows = self._rows(X, reset=True)
-            return self._train(rows, validation=self._validation(validation))
-        _, y = validate_data(self, X, y, dtype=None, allow_nd=True, ensure_min_samples=2)
-        known = np.array(labeled(y.tolist()), dtype=bool)
-        named = y[known]
-        if named.dtype == object:  # names beside -1: without it they have a type of their own
-            named = np.array(named.tolist())
-        check_classification_targets(named)
-        self.classes_, codes = np.unique(named, return_inverse=True)
-        if len(self.classes_) == 1:
-            (only,) = self.classes_.tolist()
-            raise InputError(
-                f"y names one class only, {only!r}; a classifier needs two or more "
-                "(-1 is none: it means unlabeled)"
-            )
-        labels = np.full(len(y), UNLABELED)
-        labels[known] = codes
-        rows = self._rows(X, labels, reset=True)
-        return self._train(rows, len(self.classes_), self._validation(validation))
-
-    def _validation(self, validation: tuple[Any, Any] | None) -> Rows | None:
-        if validation is None:
-            return None
-        X, y = validation
-        if y is None:
-            return self._rows(X, None, reset=False)
-        if len(y) != len(X):
-            raise InputError(f"validation has {len(X)} images and {len(y)} labels; give one each")
-        known = np.isin(y, self.classes_)
-        if len(self.classes_) and not known.all():
-            stranger = np.asarray(y)[~known].tolist()[0]
-            raise InputError(f"validation has the label {stranger!r}, which training has not")
-        codes = np.searchsorted(self.classes_, y) if len(self.classes_) else None
-        return self._rows(X, codes, reset=False)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the class probabilities, float32 (n_samples, n_classes)."""
-        check_is_fitted(self)
-        if len(self.classes_) == 0:
-            raise InputError(f"this {type(self).__name__} was fitted without labels: no classes")
-        return self._apply(lambda module, x: module.logits(x).softmax(1), X, Classifies)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest class of each row."""
-        probabilities = self.predict_proba(X)  # first, for it says what is missing
-        return self.classes_[probabilities.argmax(axis=1)]
-
-    def name_classes(self, names: Sequence[Any]) -> None:
-        """Call the classes so from now on; `names` stand in the order of `classes_`."""
-        assert len(names) == len(self.classes_), "one name a class"
-        self._set_classes(list(names))
-
-    def _classes(self) -> list[Any]:
-        return self.classes_.tolist()
-
-    def _set_classes(self, classes: list[Any]) -> None:
-        self.classes_ = np.array(classes) if classes else np.empty(0, dtype=int)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Judges a module on images that it is not trained on: what early stopping looks at.
-
-    Parameters
-    ----------
-    rows : Rows
-        Labels `UNLABELED` throughout leave the classification out.
-    """
-
-    rows: Rows
-
-    def __call__(self, module: nn.Module) -> dict[str, float]:
-        """Return error (percent), nll (nats) and reconstruction (mean squared error a pixel)."""
-        said = {}
-        if isinstance(module, Classifies) and bool((self.rows.y != UNLABELED).any()):
-            logits = torch.cat(list(infer(module, self.rows, lambda net, x: net.logits(x))))
-            wrong = (logits.argmax(1) != self.rows.y).float().mean()
-            said["validation/error"] = 100.0 * float(wrong)
-            said["validation/nll"] = float(cross_entropy(logits, self.rows.y))
-        if isinstance(module, Reconstructs):
-            errors = infer(module, self.rows, lambda net, x: (net.reconstruct(x) - x) ** 2)
-            total = sum(float(part.sum(dtype=torch.float64)) for part in errors)
-            said["validation/reconstruction"] = total / (len(self.rows) * np.prod(self.rows.shape))
-        return said
-
-
-def infer(module: nn.Module, rows: Rows, function: Callable[[Any, Tensor], T]) -> Iterator[T]:
-    """Yield `function(module, x)` for one part of the images after another, in evaluation mode."""
-    module.eval()
-    device = next(module.parameters()).device
-    with torch.no_grad():
-        for part in torch.arange(len(rows), device=rows.y.device).split(INFERENCE_BATCH):
-            yield function(module, rows.take(part).x.to(device))
-
-
 def check_unit_range(images: np.ndarray) -> None:
     """Refuse float images that are not in [0, 1]: most likely they are bytes."""
     low, high = images.min(), images.max()
@@ -400,3 +311,10 @@ def check_unit_range(images: np.ndarray) -> None:
             f"images hold values from {low:g} to {high:g}; floats are read as [0, 1]: pass uint8, "
             "or say value_range=(low, high)"
         )
+
+
+def _from_json(value: Any) -> Any:
+    """Return what a hyper-parameter was: JSON has no tuples, and its keys are text alone."""
+    if isinstance(value, list):
+        return tuple(value)
+    return dict(value["items"]) if isinstance(value, dict) else value

@@ -1,0 +1,7 @@
+"""The scikit-learn face of a method: hyper-parameters in, a trained module out."""
+
+from whatwhere.learner.classifier import ImageClassifier
+from whatwhere.learner.inference import INFERENCE_BATCH, Validation, infer
+from whatwhere.learner.learner import Learner, Spec
+
+__all__ = ["INFERENCE_BATCH", "ImageClassifier", "Learner", "Spec", "Validation", "infer"]
