@@ -6,12 +6,14 @@
 unpickled.
 """
 
+import csv
+import io
 import json
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,12 +58,15 @@ def create(folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    os.close(number)
+    fresh = Path(name)
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(0o644)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -70,14 +75,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
+
+
 def write_weights(folder: Path, module: "nn.Module") -> None:
     """Write the module's state as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     fresh = folder / f"{WEIGHTS}.tmp"
-    save_file(state, fresh)
-    fresh.replace(folder / WEIGHTS)
+    try:
+        fresh.write_bytes(save(state))  # by Python, which says plainly that a disk is full
+        fresh.replace(folder / WEIGHTS)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def has_weights(folder: Path) -> bool:

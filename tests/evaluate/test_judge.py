@@ -147,13 +147,15 @@ def test_the_floor_sees_the_shown_labels_and_no_others(parts):
 def test_the_floor_of_a_run_tells_its_labels_and_is_the_floor(parts):
     train, test = parts
     few = hide_labels(train, draw_labels(train, 50, seed=0))
-    (told,) = judge.floors(few, test)
+    told, components = judge.floors(few, test)
     alone = judge.floor(few, test)
     assert told == {
         "name": "SVM on raw pixels, same 50 labels",
         "error": alone["error"],
         "interval": alone["interval"],
     }
+    assert components["name"].startswith("SVM on principal components, same")
+    assert components["error"] == judge.floor(few, test, probes.floor_pca)["error"]
 
 
 def test_a_floor_that_takes_too_long_is_left_out_of_a_run(monkeypatch, parts):

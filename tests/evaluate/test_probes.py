@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from whatwhere.core import UNLABELED, InputError
-from whatwhere.evaluate.probes import PROBES, Probe, floor_svm, linear, raw_pixels
+from whatwhere.evaluate.probes import PROBES, Probe, floor_pca, floor_svm, linear, raw_pixels
 
 
 def clouds(n=40, seed=0):
@@ -150,6 +150,22 @@ def test_the_floor_learns_from_the_labeled_images_alone():
     hidden = np.where(np.arange(30) < 10, y, UNLABELED)
     images[10:20] = 255 - images[10:20]  # unlabeled ones may be anything
     assert (floor_svm(images, hidden, images[20:]) == y[20:]).all()
+
+
+def test_all_components_are_worth_what_the_pixels_are(rng):
+    x = rng.integers(0, 256, (60, 1, 3, 3), np.uint8)
+    y = (x[:, 0, 1, 1] > 127).astype(np.int64)
+    y[40:] = -1
+    fresh = rng.integers(0, 256, (50, 1, 3, 3), np.uint8)
+    assert (floor_pca(x, y, fresh) == floor_svm(x, y, fresh)).all(), "a turn changes no distance"
+
+
+def test_components_come_from_unlabeled_images_too(rng):
+    line = np.zeros((300, 1, 8, 8), np.uint8)
+    line[:, 0, 0, 0] = np.arange(300) % 2 * 255
+    y = np.full(300, -1)
+    y[:2] = 0, 1
+    assert (floor_pca(line, y, line[:10]) == np.arange(10) % 2).all()
 
 
 def test_the_floor_is_the_usual_machine_on_raw_pixels():

@@ -138,7 +138,7 @@ def test_hostile_names_are_shown_and_not_obeyed(folders, page):
     config["classes"] = [HOSTILE, *range(9)]
     config["start"] = HOSTILE
     config["chosen"] = {HOSTILE: HOSTILE}
-    config["job"] = {"data": HOSTILE, "labels": f"{HOSTILE}.csv"}
+    config["job"] = {"data": HOSTILE, "label_file": f"{HOSTILE}.csv"}
     config["data"]["skipped"] = [{"file": HOSTILE, "reason": HOSTILE}]
     config["data"]["labels_by_class"] = {HOSTILE: 9, "</style>": 1}
     evaluation["classes"] = [HOSTILE, '"onload="x', "$x^2$", "猫", *range(4, 10)]

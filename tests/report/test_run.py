@@ -132,6 +132,14 @@ def test_a_run_without_a_test_part_says_so(folders, page):
     text = page(render(folders.run(config=config, evaluation={}))).text
     assert "The data have no test part" in text
     assert "--test-fraction" in text
+    config["data"] |= {"n_validation": 60}
+    lines = [{"stage": "joint", "epoch": 0, "loss/nll": 1.0, "validation/error": 20.0}]
+    path = folders.run("judged", config=config, evaluation={}, metrics=lines)
+    (path / "model.safetensors").touch()
+    text = page(render(path)).text
+    assert "20.0 % of the 60 validation images got a wrong class" in text.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def test_pictures_are_in_the_page_in_their_order(folders, page):
@@ -220,7 +228,7 @@ def test_the_probabilities_are_said_to_be_off_by_so_much(folders, page):
     assert "off by 3.1 points" in text(120)
     assert "120 validation images (temperature 1.43: the model was too sure" in text(120)
     assert "Without that they would be off by 9.2 points." in text(120)
-    assert "not calibrated: no validation labels" in text(0)
+    assert "not calibrated: that takes 50 validation labels" in text(0)
     assert "--validation 0.2" in text(0)
     assert "temperature" not in text(0)
 
@@ -270,7 +278,7 @@ def test_images_worth_labelling_come_with_the_file_and_the_command(folders, page
 
 def test_labels_that_came_from_a_file_are_added_to_that_file(folders, page):
     config = folders.folder_config()
-    config["job"]["labels"] = "my labels.csv"
+    config["job"]["label_file"] = "my labels.csv"
     path = folders.run(config=config, metrics=[], pictures=False)
     (path / "label-next.csv").write_text("file,label\n")
     text = page(render(path)).text

@@ -155,7 +155,7 @@ def draw(
     InputError
         As `complete`; and, before anything is computed, if the file cannot be written.
     """
-    tables.check(out, (".png",))
+    tables.check(out, tables.PICTURES)
     x = images.x[:n]
     completed = complete(learner, x, hidden, steps)
     start = complete(learner, x, hidden, steps=0)

@@ -117,8 +117,14 @@ def rebuild(learner: Learner, x: np.ndarray, purpose: str) -> np.ndarray:
     return learner.reconstruct(x)
 
 
-def floor(train: Images, test: Images) -> dict[str, Any]:
-    """Judge a support vector machine on raw pixels, fitted to the labels that are shown.
+FLOORS: Mapping[str, probes.Floor] = {
+    "SVM on raw pixels": probes.floor_svm,
+    "SVM on principal components": probes.floor_pca,
+}
+
+
+def floor(train: Images, test: Images, method: probes.Floor = probes.floor_svm) -> dict[str, Any]:
+    """Judge a simple method, by default an SVM on raw pixels, fitted to the labels that are shown.
 
     Returns
     -------
@@ -139,7 +145,7 @@ def floor(train: Images, test: Images) -> dict[str, Any]:
     known = test.y != UNLABELED
     if not known.any():
         raise InputError(f"none of the {len(test)} test images has a label; name a labeled part")
-    predicted = probes.floor_svm(train.x, train.y, test.x[known])
+    predicted = method(train.x, train.y, test.x[known])
     return measures.classification(test.y[known], predicted, list(range(len(test.classes)))) | {
         "classes": list(test.classes)
     }
@@ -155,9 +161,15 @@ def floors(train: Images, test: Images) -> list[dict[str, Any]]:
         return []
     if not (test.y != UNLABELED).any():
         return []
-    told = floor(train, test)
-    name = f"SVM on raw pixels, same {len(shown)} labels"
-    return [{"name": name, "error": told["error"], "interval": told["interval"]}]
+    found = {name: floor(train, test, method) for name, method in FLOORS.items()}
+    return [
+        {
+            "name": f"{name}, same {len(shown)} labels",
+            "error": told["error"],
+            "interval": told["interval"],
+        }
+        for name, told in found.items()
+    ]
 
 
 def probe(learner: Learner, train: Images, test: Images, name: str) -> Mapping[str, Any]:

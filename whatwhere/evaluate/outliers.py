@@ -119,7 +119,7 @@ def write(learner: Learner, images: Images, out: Path) -> tables.Table:
         As `rank`; and, before anything is computed, if either file cannot be written.
     """
     tables.check(out, tables.TABLES)
-    tables.check(out.with_suffix(".png"), (".png",))
+    tables.check(out.with_suffix(".png"), tables.PICTURES)
     found = errors(learner, images.x)
     picture, table = gallery(learner, images, found), _table(images, found)
     tables.write(out, table)

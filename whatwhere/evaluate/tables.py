@@ -1,6 +1,7 @@
 """What a run says of each image, as a table in a file: predictions and embeddings."""
 
 import csv
+import zipfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from whatwhere.learner import ImageClassifier, Learner
 
 Table = Mapping[str, np.ndarray]
 
-TABLES, EMBEDDINGS = (".csv", ".parquet"), (".npz", ".parquet")
+TABLES, EMBEDDINGS, PICTURES = (".csv", ".parquet"), (".npz", ".parquet"), (".png",)
 
 
 def check(out: Path, endings: tuple[str, ...]) -> None:
@@ -77,8 +78,11 @@ def _write(path: Path, ending: str, table: Table) -> None:
             rows: Any = zip(*(column.tolist() for column in table.values()), strict=True)
             csv.writer(file).writerows([list(table), *rows])
     elif ending == ".npz":
-        with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **table)
+        # As numpy.savez_compressed writes it, which takes no array that is called "file".
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, values in table.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, values, allow_pickle=False)
     else:
         import pyarrow
         import pyarrow.parquet

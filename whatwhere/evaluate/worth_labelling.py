@@ -1,7 +1,5 @@
 """Which images to label next: those that a learner is least sure of, no two of them much alike."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,9 +120,8 @@ def write(run: Path, learner: Learner, images: Images, n: int = SHOWN) -> list[C
         rows=told,
     )
     if images.names is not None:
-        runs.write_text(
-            run / runs.LABEL_NEXT, _sheet([images.names[choice.row] for choice in chosen])
-        )
+        rows = [(images.names[choice.row], "") for choice in chosen]
+        runs.write_rows(run / runs.LABEL_NEXT, [("file", "label"), *rows])
     return chosen
 
 
@@ -184,9 +181,3 @@ def _caption(chosen: Sequence[Choice], images: Images) -> str:
     if images.names is not None:
         text += f" Fill in their labels in {runs.LABEL_NEXT}."
     return text
-
-
-def _sheet(names: Sequence[str]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([("file", "label"), *((n, "") for n in names)])
-    return file.getvalue()

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere import runs
-from whatwhere.experiments.job import Job, fit
+from whatwhere.experiments.fitting import fit
+from whatwhere.experiments.job import Job
 from whatwhere.experiments.table import TABLE, Watch
 
 LABELS = 50

@@ -1,27 +1,26 @@
-"""A job: one learner on one set of images, from raw pixels to a run folder."""
+"""A job: one learner on one set of images, and the machine that it runs on."""
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
-from whatwhere import models, runs
+from whatwhere import models
 from whatwhere.core import UNLABELED, InputError, unknown
 from whatwhere.data import sources
 from whatwhere.data.images import DataSet, Images, draw_labels, draw_validation, hide_labels
-from whatwhere.experiments.stopping import stoppable
+from whatwhere.data.sources.folder import Reading
 
 if TYPE_CHECKING:
     from whatwhere.learner import Learner
-    from whatwhere.train.trainer import Watcher
 
 GIVEN_BY_DATA = ("image_shape", "channels", "value_range", "trainer", "random_state")
 LABEL_WORDS = ("all", "none")
+SKIPPED_TOLD = 100  # files that a run's record names; skipped.csv names all
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,14 @@ class Machine:
     precision : {"32-true", "bf16-mixed"}
     threads : int, optional
         Of torch on the CPU. Default: as torch chooses, or as OMP_NUM_THREADS says.
+    cache : bool
+        Whether the decoded images of a folder are kept in the user's cache.
     """
 
     device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
+    cache: bool = True
 
     def fabric(self) -> Any:
         """Return the engine's runtime.
@@ -93,6 +95,12 @@ class Job:
         Of weights and batches.
     data_dir, split, test_fraction
         See `whatwhere.data.sources.load`.
+    label_file : str, optional
+        The path of a table that says the labels, in place of the class folders.
+    image_size, fit, keep_depth
+        See `whatwhere.data.sources.folder.Reading`; fit is crop where it is None.
+    start : str, optional
+        A run folder whose weights are begun with.
     """
 
     data: str
@@ -105,6 +113,20 @@ class Job:
     data_dir: str | None = None
     split: sources.Split = "train"
     test_fraction: float | None = None
+    label_file: str | None = None
+    image_size: int | None = None
+    fit: Literal["crop", "pad"] | None = None
+    keep_depth: bool = False
+    start: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the result, as JSON holds it.
+
+        Options that came later than the first recorded tables are left out where nobody asked for
+        them, so that the cells of those tables are found again.
+        """
+        told, later = asdict(self), ("label_file", "image_size", "fit", "keep_depth", "start")
+        return {name: value for name, value in told.items() if name not in later or value}
 
     def learner(self) -> "Learner":
         """Return the learner with its hyper-parameters, every one of them checked.
@@ -131,12 +153,28 @@ class Job:
             )
         return learner
 
-    def read(self) -> "Read":
+    def load(self, cache: bool = True) -> DataSet:
+        """Return the images as they come, with every label that there is.
+
+        Parameters
+        ----------
+        cache : bool
+            Whether the decoded images of a folder are kept in the user's cache.
+        """
+        return sources.load(
+            self.data,
+            data_dir=self.data_dir,
+            split=self.split,
+            test_fraction=self.test_fraction,
+            reading=Reading(
+                self.image_size, self.fit or "crop", self.keep_depth, cache, self.label_file
+            ),
+        )
+
+    def read(self, cache: bool = True) -> "Read":
         """Return the images, with the labels and the validation rows drawn."""
         n_labels, validation = self.n_labels(), self.n_validation()
-        data = sources.load(
-            self.data, data_dir=self.data_dir, split=self.split, test_fraction=self.test_fraction
-        )
+        data = self.load(cache)
         whole = data.train
         keep = np.flatnonzero(whole.y >= 0)
         if n_labels is not None:
@@ -158,7 +196,10 @@ class Job:
         if self.labels in LABEL_WORDS:
             return None if self.labels == "all" else 0
         if not self.labels.isdecimal() or int(self.labels) == 0:
-            raise InputError(f"--labels {self.labels}: it takes all, none, or a number from 1 on")
+            raise InputError(
+                f"--labels {self.labels}: it takes all, none, or a number from 1 on; or FILE.csv "
+                "for a folder of images"
+            )
         return int(self.labels)
 
     def n_validation(self) -> float | None:
@@ -239,7 +280,7 @@ class Read:
 
     def facts(self, job: Job) -> dict[str, Any]:
         """Return what a run records of its data."""
-        use = "judging after each epoch"
+        use = "judging after each epoch, and calibration"
         if (job.settings or {}).get("patience") is not None:
             use += ", and early stopping"
         return {
@@ -248,12 +289,21 @@ class Read:
             "n_train": len(self.train),
             "n_test": 0 if self.test is None else len(self.test),
             "n_labeled": self.train.n_labeled,
-            "labels": job.labels,
-            "label_seed": job.label_seed,
+            "labels": job.label_file or job.labels,
+            **({"label_seed": job.label_seed} if job.n_labels() else {}),
             "n_validation": 0 if self.validation is None else len(self.validation),
             "validation_use": "nothing" if self.validation is None else use,
             "classes": list(self.train.classes),
+            "labels_by_class": self.labels_by_class(),
+            "n_skipped": len(self.data.skipped),
+            "skipped": [one._asdict() for one in self.data.skipped[:SKIPPED_TOLD]],
         }
+
+    def labels_by_class(self) -> dict[str, int]:
+        """Return how many labels of each class are shown."""
+        shown = self.train.y[self.train.y != UNLABELED]
+        counts = np.bincount(shown, minlength=len(self.train.classes))
+        return dict(zip(map(str, self.train.classes), counts.tolist(), strict=True))
 
 
 def parse_value(name: str, value: Any, kind: Any) -> Any:
@@ -275,162 +325,3 @@ def parse_value(name: str, value: Any, kind: Any) -> Any:
     names = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
     wanted = " or ".join(names.get(one, str(one)) for one in kinds)
     raise InputError(f"{name}={value}: it takes {wanted}")
-
-
-def fit(
-    job: Job,
-    out: Path,
-    *,
-    machine: Machine | None = None,
-    watch: Sequence["Watcher"] = (),
-    command: str = "",
-) -> "Learner":
-    """Run the job into a new run folder.
-
-    Parameters
-    ----------
-    job : Job
-    out : Path
-        A folder that is missing or empty.
-    machine : Machine, optional
-    watch : sequence of Watcher
-        Beside the metrics file.
-    command : str
-        What the user typed, for the record.
-
-    Returns
-    -------
-    Learner
-        Fitted, judged on the test part, and saved.
-
-    Raises
-    ------
-    InputError
-        If anything in the job cannot be; nothing is written then.
-    Interrupted
-        After Ctrl-C; what was learned is saved, and `resume` goes on.
-    """
-    import torch
-
-    machine = machine or Machine()
-    learner, fabric = job.learner(), machine.fabric()
-    read = job.read()
-    runs.create(out)
-    config = {
-        "format": runs.FORMAT,
-        "model": job.model,
-        "params": learner.hyper_parameters(),
-        "job": asdict(job),
-        "machine": asdict(machine),
-        "data": read.facts(job),
-        "seed": job.seed,
-        "threads": torch.get_num_threads(),
-        "precision": machine.precision,
-        "hardware": runs.hardware() | {"device": str(fabric.device)},
-        "versions": runs.versions(),
-        "command": command,
-    }
-    runs.write_json(out / runs.CONFIG, config)
-    return _train(job, read, learner, fabric, out, config, watch)
-
-
-def resume(
-    run: Path,
-    *,
-    watch: Sequence["Watcher"] = (),
-) -> "Learner":
-    """Go on with a run that was stopped or killed, to the bits it would have had.
-
-    Raises
-    ------
-    InputError
-        If the run has ended, or if its data or its number of threads are not what they were.
-    """
-    import torch
-
-    config = runs.read_config(run)
-    if "job" not in config or (runs.has_weights(run) and not runs.has_checkpoint(run)):
-        raise InputError(f"{run} has ended: there is nothing to resume; use evaluate or predict")
-    job, machine = Job(**config["job"]), Machine(**config["machine"])
-    threads = config["threads"]
-    if os.environ.get("OMP_NUM_THREADS", str(threads)) != str(threads):
-        raise InputError(
-            f"{run} was started with {threads} threads, and OMP_NUM_THREADS is "
-            f"{os.environ['OMP_NUM_THREADS']}: other threads add up in another order, and "
-            f"the result would not be the same bits; set OMP_NUM_THREADS={threads}"
-        )
-    learner, fabric = job.learner(), replace(machine, threads=threads).fabric()
-    if torch.get_num_threads() != threads:
-        raise InputError(f"{run} was started with {threads} threads, which this machine refuses")
-    read = job.read()
-    found, wanted = read.data.train.fingerprint(), config["data"]["fingerprint"]
-    if found != wanted:
-        raise InputError(
-            f"the images of {job.data} have changed since {run} was started (fingerprint "
-            f"{found[:12]}, then {wanted[:12]}); bring the old ones back, or fit anew"
-        )
-    return _train(job, read, learner, fabric, run, config, watch)
-
-
-def _train(
-    job: Job,
-    read: Read,
-    learner: "Learner",
-    fabric: Any,
-    out: Path,
-    config: dict[str, Any],
-    watch: Sequence["Watcher"],
-) -> "Learner":
-    from whatwhere.train import checkpoint
-    from whatwhere.train.progress import MetricsFile
-    from whatwhere.train.trainer import Interrupted, Trainer
-
-    metrics = MetricsFile(
-        lambda records: runs.write_metrics(out, records),
-        lambda record: runs.append_metrics(out, record),
-    )
-    try:
-        with stoppable() as stop:
-            learner.trainer = Trainer(fabric, out / runs.CHECKPOINT, [metrics, *watch], stop)
-            fit_images(learner, read)
-    except Interrupted:
-        save(learner, out, config)
-        raise
-    save(learner, out, config)
-    judge_run(learner, read, out)
-    checkpoint.remove(out / runs.CHECKPOINT)
-    return learner
-
-
-def fit_images(learner: "Learner", read: Read) -> "Learner":
-    """Fit the learner to images with their labels as places in `classes`."""
-    from whatwhere.learner import ImageClassifier
-
-    validation = None if read.validation is None else (read.validation.x, read.validation.y)
-    y = read.train.y if read.train.n_labeled else None
-    assert isinstance(learner, ImageClassifier)
-    try:
-        return learner.fit(read.train.x, y, validation=validation)
-    finally:  # an interrupted learner is a fitted one
-        if len(getattr(learner, "classes_", ())):
-            learner.name_classes([read.train.classes[place] for place in learner.classes_])
-
-
-def save(learner: "Learner", out: Path, config: Mapping[str, Any]) -> None:
-    """Write weights, and what only the fitted learner knows, into the run folder."""
-    told = learner.describe() | {"stages": learner.stages_}
-    runs.write_weights(out, learner.module_)
-    runs.write_json(out / runs.CONFIG, dict(config) | told | {"versions": config["versions"]})
-
-
-def judge_run(learner: "Learner", read: Read, out: Path) -> dict[str, Any]:
-    """Judge the learner on the test part, beside the floors, and write evaluation and panels."""
-    from whatwhere.evaluate import judge
-
-    images = read.train if read.test is None else read.test
-    evaluation = judge.evaluate(learner, read.test) if read.test is not None else {}
-    if read.test is not None and read.train.n_labeled:
-        evaluation["floors"] = judge.floors(read.train, read.test)
-    runs.write_json(out / runs.EVALUATION, evaluation)
-    judge.draw_panels(learner, images, out, tested=read.test is not None, train=read.train)
-    return evaluation

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from whatwhere import runs
 from whatwhere.core import InputError
-from whatwhere.experiments.job import Job, Machine, fit_images
+from whatwhere.experiments.fitting import fit_images
+from whatwhere.experiments.job import Job, Machine
 from whatwhere.experiments.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Cell:
     @property
     def file(self) -> str:
         """The name of its record: what decides the result, and so not where the data lies."""
-        decides = asdict(self.job) | {"data_dir": None, "budget": self.budget}
+        decides = self.job.record() | {"data_dir": None, "budget": self.budget}
         digest = blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=6).hexdigest()
         return f"{self.job.model}-{self.job.labels}-{self.draw}-{digest}.json"
 
@@ -204,7 +205,7 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
     from whatwhere.train.trainer import Trainer
 
     began = time.perf_counter()
-    read = cell.job.read()
+    read = cell.job.read(machine.cache)
     if read.test is None:
         raise InputError(f"{cell.job.data} has no test part; cut one off with --test-fraction F")
     fabric = machine.fabric()
@@ -228,7 +229,7 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
         "column": cell.column,
         "draw": cell.draw,
         "budget": cell.budget,
-        "job": asdict(cell.job) | {"data_dir": None},
+        "job": cell.job.record() | {"data_dir": None},
         "metrics": {name: value for name, value in metrics.items() if name != "confusion"},
         "minutes": round(seconds / 60, 2),
         "threads": torch.get_num_threads(),

@@ -77,7 +77,7 @@ def content(run: Run) -> dict[str, Any]:
     total = counts.pop("total", None)
     return facts | {
         "run": run,
-        "title": f"{config.get('model', 'run')} on {facts['data'].get('name', 'unnamed data')}",
+        "title": f"{config.get('model', 'run')} on {wording.short(facts['data'].get('name'))}",
         "summary": wording.summary(run),
         "advice": wording.advice(run) if run.state == "diverged" else "",
         "key_figures": _key_figures(run, digits),

@@ -95,6 +95,11 @@ def image(shape: Any) -> str:
     return f"{height} × {width} pixels, {colors}"
 
 
+def short(data: Any) -> str:
+    """Say which set it is: its name, or the last part of its path."""
+    return str(data or "unnamed data").replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
 def image_name(row: Mapping[str, Any]) -> str:
     """Say which image a row is about: its file, or its row in the data."""
     return str(row["file"]) if row.get("file") is not None else f"row {row.get('row', '–')}"
@@ -127,9 +132,7 @@ def _training(run: Run) -> list[str]:
     n, labeled = data.get("n_train", spec.get("n_samples")), data.get("n_labeled")
     classes = run.config.get("classes") or []
     said = f"The model {run.config.get('model', 'of unknown name')} was trained on "
-    said += (
-        f"{'images' if n is None else many(n, 'image')} of {data.get('name', 'a set without name')}"
-    )
+    said += f"{'images' if n is None else many(n, 'image')} of {short(data.get('name'))}"
     if spec.get("shape"):
         said += f" ({image(spec['shape'])})"
     if not labeled:
@@ -173,7 +176,7 @@ def _result(run: Run) -> list[str]:
         if run.state != "finished":
             return ["It has not been measured on test images."]
         if not _part(run, "data").get("n_test"):
-            return ["The data have no test part, so nothing was measured on unseen images."]
+            return [_validated(run)]
         return ["It has not been measured on the test images yet."]
     said = (
         f"Of {many(evaluation.get('n'), 'test image')} that it had never seen, it gives "
@@ -199,6 +202,19 @@ def _result(run: Run) -> list[str]:
         own = interval_of(evaluation.get("interval"))
         sentences += _verdict(own, floors) if own else []
     return sentences
+
+
+def _validated(run: Run) -> str:
+    """Say what is known of a run without a test part."""
+    said = "The data have no test part, so nothing was measured on unseen images"
+    n = _part(run, "data").get("n_validation")
+    error = run.epochs[-1].values.get("validation/error") if run.epochs else None
+    if not n or not is_number(error):
+        return f"{said}."
+    return (
+        f"{said}. After the last epoch, {percent(error, 1)} of the {many(n, 'validation image')} "
+        "got a wrong class; training looked at them only to be judged and calibrated."
+    )
 
 
 def usable_floors(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -325,8 +341,8 @@ def trust(evaluation: Mapping[str, Any]) -> list[str]:
     if not n:
         return [
             *sentences,
-            "They are not calibrated: no validation labels were kept for it. "
-            "To have that done, fit with --validation 0.2.",
+            "They are not calibrated: that takes 50 validation labels or more. "
+            "To have it done, fit with --validation 0.2 (or another share or number of labels).",
         ]
     if is_number(temperature):
         way = "too sure of itself" if temperature > 1 else "too careful"
@@ -362,8 +378,8 @@ def label_next(run: Run) -> tuple[str, str]:
     (str, str)
         A sentence and a command.
     """
-    own, earlier = run.path / runs.LABEL_NEXT, str(_part(run, "job").get("labels") or "")
-    if earlier.lower().endswith(".csv"):
+    own, earlier = run.path / runs.LABEL_NEXT, str(_part(run, "job").get("label_file") or "")
+    if earlier:
         said = f"Fill in the column “label” of {own}, add its rows to {earlier}, and train on:"
         return said, _go_on(run, earlier)
     said = f"Fill in the column “label” of {own}, and train on:"
@@ -425,7 +441,8 @@ def commands(run: Run) -> list[tuple[str, str]]:
         found.append(("Go on where it stopped", f"whatwhere fit --resume {path}"))
     if run.has_weights or run.state == "finished":
         found += [*_measuring(run, path), *_using(run, path)]
-        labels = str(_part(run, "job").get("labels") or "")
+        job = _part(run, "job")
+        labels = str(job.get("label_file") or job.get("labels") or "")
         found.append(
             (
                 "Train on from these weights, for instance when there are more labels",
@@ -444,7 +461,7 @@ def _measuring(run: Run, path: str) -> list[tuple[str, str]]:
         found.append(("Measure it on the test images", f"whatwhere evaluate {path}"))
     elif n_labeled:
         words = "Measure it on other images with labels"
-        found.append((words, f"whatwhere evaluate {path} FOLDER"))
+        found.append((words, f"whatwhere evaluate {path} FOLDER --split all"))
     if data.get("n_test") or not n_labeled:
         n = n_labeled or 100
         found.append(

@@ -1,5 +1,6 @@
 """Checkpoints: one folder, renamed into place, that a killed run goes on from."""
 
+import io
 import json
 import os
 import shutil
@@ -30,7 +31,9 @@ def write(folder: Path, state: dict[str, Any], place: dict[str, Any]) -> None:
     fresh, former = _beside(folder, ".new"), _beside(folder, ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    torch.save(state, fresh / STATE)
+    content = io.BytesIO()
+    torch.save(state, content)
+    (fresh / STATE).write_bytes(content.getvalue())  # torch would not say that a disk is full
     (fresh / PLACE).write_text(json.dumps(place))
     for part in fresh.iterdir():
         with part.open("rb") as file:

@@ -1,0 +1,64 @@
+"""The door: which commands there are, and how they end."""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import whatwhere
+from whatwhere.cli import lists, training, using
+from whatwhere.cli.words import MENDABLE, STOPPED, USERS_ERRORS, Ended, reason
+from whatwhere.core import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Learn image representations without labels, or with few.",
+    epilog="DATA is a named set (see [b]whatwhere data[/b]), a folder of images, or an .npz file. "
+    "Start with: [b]whatwhere demo[/b]",
+)
+for command in (
+    *(training.demo, training.fit, using.evaluate, using.predict, using.embed),
+    *(using.reconstruct, using.complete, using.outliers, training.compare, training.reproduce),
+    *(lists.report, lists.models, lists.experiments),
+):
+    app.command()(command)
+app.add_typer(lists.data, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Say the version and stop.")] = False,
+) -> None:
+    """Answer --version."""
+    if show:
+        typer.echo(f"whatwhere {whatwhere.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: exit 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        end(str(error), MENDABLE)
+    except typer.TyperException as error:
+        # The parser has words for everything that it refuses, but for no word at all.
+        end(error.format_message() or "name a command; see whatwhere --help", MENDABLE)
+    except Ended as error:
+        end(str(error), error.code)
+    except (KeyboardInterrupt, typer.Abort):
+        end("stopped", STOPPED)
+    except OSError as error:
+        if error.errno not in USERS_ERRORS:
+            raise
+        end(f"{reason(error)}; what was written before is whole", MENDABLE)
+
+
+def end(line: str, code: int) -> NoReturn:
+    """Say one line on stderr and leave."""
+    print(f"whatwhere: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(code)

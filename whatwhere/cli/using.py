@@ -1,0 +1,246 @@
+"""Commands that use a run: evaluate, predict, embed, reconstruct, complete and outliers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whatwhere.cli.options import (
+    Data,
+    DataDir,
+    Fit,
+    FitOption,
+    ImageSize,
+    LabelSeed,
+    NoCache,
+    OptionalData,
+    Part,
+    Picture,
+    ProbeName,
+    Run,
+    Shown,
+    Split,
+    Table,
+    TestFraction,
+)
+from whatwhere.cli.places import job_for, label_options, loaded, suited
+from whatwhere.cli.words import lines_of, tell
+from whatwhere.core import InputError
+
+if TYPE_CHECKING:
+    from whatwhere.data.images import Images
+    from whatwhere.learner import Learner
+
+SKIPPED = "-skipped.csv"  # beside what a command writes
+
+
+def evaluate(
+    run: Run,
+    data: OptionalData = None,
+    probe: Annotated[
+        ProbeName | None, typer.Option(help="Judge the features by a simple classifier on them.")
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="all|N|FILE.csv",
+            help="Labels that the probe is shown; or the table that says the true ones.",
+        ),
+    ] = "all",
+    label_seed: LabelSeed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_dir: DataDir = None,
+    split: Split = None,
+    test_fraction: TestFraction = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Judge a run on the test part of DATA (by default, of what it was trained on)."""
+    from whatwhere.evaluate import judge
+    from whatwhere.experiments.fitting import told_of_skipped
+
+    shown, label_file = label_options(labels)
+    if probe is None and shown != "all":
+        raise InputError("--labels says how many a --probe is shown; name a probe, or leave it out")
+    if probe is not None and split is not None:
+        raise InputError("--probe is judged on the test part; leave --split out")
+    job = job_for(
+        run,
+        data,
+        data_dir=data_dir,
+        split=split,
+        test_fraction=test_fraction,
+        label_file=label_file,
+        image_size=image_size,
+        how=how,
+    )
+    read = job.read(not no_cache)
+    test = read.test if split is None else read.train
+    if test is None:
+        raise InputError(
+            f"{job.data} has no test part that the run has not seen; name other DATA with "
+            "--split all, or fit again with --test-fraction F"
+        )
+    learner = loaded(run)
+    test = suited(test, learner, run, job.data)
+    for line in told_of_skipped(read.data.skipped):
+        tell(line)
+    told = judge.evaluate(learner, test)
+    if probe is not None:
+        few = replace(job, labels=shown, label_seed=label_seed).read(not no_cache).train
+        told |= judge.probe(learner, suited(few, learner, run, job.data), test, probe.value)
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    typer.echo(f"{told['n']} {split or 'test'} images of {job.data}")
+    for line in lines_of(told):
+        typer.echo(line)
+
+
+def predict(
+    run: Run,
+    data: Data,
+    out: Table,
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Write the class of each image, and the probability of every class."""
+    from whatwhere.evaluate import tables
+
+    tables.check(out, tables.TABLES)
+    learner = loaded(run)
+    images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    tables.write(out, tables.predictions(learner, images))
+    typer.echo(f"{len(images)} predictions in {out}")
+
+
+def embed(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="FILE.npz|FILE.parquet", help="New file.")],
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Write the features of each image."""
+    from whatwhere.evaluate import tables
+
+    tables.check(out, tables.EMBEDDINGS)
+    learner = loaded(run)
+    images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    table = tables.embeddings(learner, images)
+    tables.write(out, table)
+    typer.echo(f"{len(images)} embeddings of {table['embedding'].shape[1]} numbers in {out}")
+
+
+def reconstruct(
+    run: Run,
+    data: Data,
+    out: Picture,
+    n: Shown = 12,
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Draw the first images above what the learner rebuilds from their codes."""
+    from whatwhere.evaluate import judge, tables
+
+    tables.check(out, tables.PICTURES)
+    learner = loaded(run)
+    images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    error = judge.draw_reconstructions(learner, images, n, out)
+    typer.echo(f"{min(n, len(images))} images, mean squared error a pixel {error:.5f}, in {out}")
+
+
+def complete(
+    run: Run,
+    data: Data,
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="left|right|top|bottom|center|FILE.png",
+            help="Which part is hidden; of a picture, what is black.",
+        ),
+    ],
+    out: Picture,
+    n: Shown = 12,
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Hide a part of the first images, and draw how the learner fills it in."""
+    from whatwhere.evaluate import completion, tables
+
+    tables.check(out, tables.PICTURES)
+    learner = loaded(run)
+    images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    hidden = completion.mask(mask, images.shape)
+    told = completion.draw(learner, images, n, hidden, out)
+    typer.echo(
+        f"{told['n']} images, {told['hidden']:.0%} hidden, in {out}; mean squared error a hidden "
+        f"pixel {told['mse']:.5f} (the mean of what is seen: {told['mse_start']:.5f})"
+    )
+
+
+def outliers(
+    run: Run,
+    data: Data,
+    out: Table,
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Rank the images by how badly they are rebuilt, with a picture of the worst."""
+    from whatwhere.evaluate import outliers as room
+    from whatwhere.evaluate import tables
+
+    tables.check(out, tables.TABLES)
+    learner = loaded(run)
+    images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    room.write(learner, images, out)
+    typer.echo(f"{len(images)} images ranked in {out}, the worst in {out.with_suffix('.png')}")
+
+
+def images_for(
+    learner: "Learner",
+    run: Path,
+    data: str,
+    out: Path,
+    data_dir: Path | None,
+    split: Part | None,
+    image_size: int | None,
+    how: Fit | None,
+    no_cache: bool,
+) -> "Images":
+    """Return the images of DATA that a run is to look at; by default all of them.
+
+    What was skipped is told, and listed beside `out`.
+    """
+    from whatwhere import runs
+    from whatwhere.experiments.fitting import told_of_skipped
+
+    job = job_for(
+        run, data, data_dir=data_dir, split=split or Part.all, image_size=image_size, how=how
+    )
+    data_set = job.load(not no_cache)
+    images = suited(data_set.train, learner, run, job.data)
+    if data_set.skipped:
+        listed = out.with_name(f"{out.stem}{SKIPPED}")
+        runs.write_rows(listed, [("file", "reason"), *data_set.skipped])
+        for line in told_of_skipped(data_set.skipped):
+            tell(f"{line}; all in {listed}")
+    return images

@@ -1,0 +1,308 @@
+"""Fitting: a job on a machine becomes a run folder, and goes on where it was stopped."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whatwhere import models, runs
+from whatwhere.core import UNLABELED, InputError
+from whatwhere.data.images import Skipped
+from whatwhere.experiments.job import Job, Machine, Read
+from whatwhere.experiments.stopping import stoppable
+
+if TYPE_CHECKING:
+    from whatwhere.learner import Learner, Spec
+    from whatwhere.train.trainer import Watcher
+
+Tell = Callable[[str], None]
+NAMED = 3  # skipped files that a line names
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def fit(
+    job: Job,
+    out: Path,
+    *,
+    machine: Machine | None = None,
+    watch: Sequence["Watcher"] = (),
+    tell: Tell = silent,
+    command: str = "",
+) -> "Learner":
+    """Run the job into a new run folder.
+
+    Parameters
+    ----------
+    job : Job
+    out : Path
+        A folder that is missing or empty.
+    machine : Machine, optional
+    watch : sequence of Watcher
+        Beside the metrics file.
+    tell : callable (str) -> None
+        Is told, before training, what was read and what was chosen for it, a line each.
+    command : str
+        What the user typed, for the record.
+
+    Returns
+    -------
+    Learner
+        Fitted, judged on the test part, and saved.
+
+    Raises
+    ------
+    InputError
+        If anything in the job cannot be; nothing is written then.
+    Interrupted
+        After Ctrl-C; what was learned is saved, and `resume` goes on.
+    """
+    import torch
+
+    machine = machine or Machine()
+    learner, fabric = job.learner(), machine.fabric()
+    start = None if job.start is None else models.load(job.start)
+    read = job.read(machine.cache)
+    spec = spec_of(read, job.seed)
+    chosen = learner.choose(spec)
+    if start is not None:
+        check_start(str(job.start), start, learner, spec)
+    runs.create(out)
+    skipped = read.data.skipped
+    if skipped:
+        runs.write_rows(out / runs.SKIPPED, [("file", "reason"), *skipped])
+    for line in [*told_of(read), *told_of_choices(chosen)]:
+        tell(line)
+    config = {
+        "format": runs.FORMAT,
+        "model": job.model,
+        "params": learner.hyper_parameters(),
+        "chosen": chosen,
+        "start": job.start,
+        "job": asdict(job),
+        "machine": asdict(machine),
+        "data": read.facts(job),
+        "seed": job.seed,
+        "threads": torch.get_num_threads(),
+        "precision": machine.precision,
+        "hardware": runs.hardware() | {"device": str(fabric.device)},
+        "versions": runs.versions(),
+        "command": command,
+    }
+    runs.write_json(out / runs.CONFIG, config)
+    return _train(job, read, learner, fabric, out, config, watch, start)
+
+
+def resume(run: Path, *, watch: Sequence["Watcher"] = ()) -> "Learner":
+    """Go on with a run that was stopped or killed, to the bits it would have had.
+
+    Raises
+    ------
+    InputError
+        If the run has ended, or if its data or its number of threads are not what they were.
+    """
+    import torch
+
+    config = runs.read_config(run)
+    if "job" not in config or (runs.has_weights(run) and not runs.has_checkpoint(run)):
+        raise InputError(f"{run} has ended: there is nothing to resume; use evaluate or predict")
+    job, machine = Job(**config["job"]), Machine(**config["machine"])
+    threads = config["threads"]
+    if os.environ.get("OMP_NUM_THREADS", str(threads)) != str(threads):
+        raise InputError(
+            f"{run} was started with {threads} threads, and OMP_NUM_THREADS is "
+            f"{os.environ['OMP_NUM_THREADS']}: other threads add up in another order, and "
+            f"the result would not be the same bits; set OMP_NUM_THREADS={threads}"
+        )
+    learner, fabric = job.learner(), replace(machine, threads=threads).fabric()
+    learner.set_params(**config["chosen"])  # as it was chosen then, not by a later rule
+    if torch.get_num_threads() != threads:
+        raise InputError(f"{run} was started with {threads} threads, which this machine refuses")
+    read = job.read(machine.cache)
+    found, wanted = read.data.train.fingerprint(), config["data"]["fingerprint"]
+    if found != wanted:
+        raise InputError(
+            f"the images of {job.data} have changed since {run} was started (fingerprint "
+            f"{found[:12]}, then {wanted[:12]}); bring the old ones back, or fit anew"
+        )
+    # A checkpoint holds the weights; before the first one, they are those that were begun with.
+    begins = job.start is not None and not runs.has_checkpoint(run)
+    start = models.load(str(job.start)) if begins else None
+    return _train(job, read, learner, fabric, run, config, watch, start)
+
+
+def _train(
+    job: Job,
+    read: Read,
+    learner: "Learner",
+    fabric: Any,
+    out: Path,
+    config: dict[str, Any],
+    watch: Sequence["Watcher"],
+    start: "Learner | None",
+) -> "Learner":
+    from whatwhere.train import checkpoint
+    from whatwhere.train.progress import MetricsFile
+    from whatwhere.train.trainer import Interrupted, Trainer
+
+    metrics = MetricsFile(
+        lambda records: runs.write_metrics(out, records),
+        lambda record: runs.append_metrics(out, record),
+    )
+    try:
+        with stoppable() as stop:
+            learner.trainer = Trainer(fabric, out / runs.CHECKPOINT, [metrics, *watch], stop)
+            fit_images(learner, read, start)
+    except Interrupted:
+        save(learner, out, config)
+        raise
+    save(learner, out, config)
+    judge_run(learner, read, out)
+    checkpoint.remove(out / runs.CHECKPOINT)
+    return learner
+
+
+def begun_with(job: Job, start: Path, *, same_model: bool) -> Job:
+    """Return the job that begins with the weights of a run.
+
+    What the job leaves open is as in that run: how its images are read, and its settings. The
+    architecture is that of the run, unless the job names one.
+
+    Parameters
+    ----------
+    job : Job
+    start : Path
+        A run folder.
+    same_model : bool
+        Whether the model is that of the run too.
+
+    Raises
+    ------
+    InputError
+        If it is no run folder, or nothing was learned in it.
+    """
+    config = runs.read_config(start)
+    runs.require_weights(start)
+    former = Job(**config["job"]) if "job" in config else Job("", config["model"])
+    settings = dict(former.settings or {}) if same_model or job.model == former.model else {}
+    settings["architecture"] = config["params"]["architecture"]
+    return replace(
+        job,
+        model=former.model if same_model else job.model,
+        settings=settings | dict(job.settings or {}),
+        image_size=job.image_size or former.image_size,
+        fit=job.fit or former.fit,
+        keep_depth=job.keep_depth or former.keep_depth,
+        start=str(start.resolve()),
+    )
+
+
+def spec_of(read: Read, seed: int) -> "Spec":
+    """Return what the images ask of a module."""
+    from whatwhere.learner import Spec
+
+    train, counts = read.train, tuple(n for n in read.labels_by_class().values() if n)
+    return Spec(train.shape, len(train), len(counts), train.n_labeled, seed, counts)
+
+
+def check_start(run: str, start: "Learner", learner: "Learner", spec: "Spec") -> None:
+    """Check that the weights of a run fit the net, before anything is written.
+
+    Raises
+    ------
+    InputError
+        Naming the first that does not.
+    """
+    from whatwhere.learner.start import Start, begin
+
+    try:
+        begin(learner.build(spec).state_dict(), (), Start(start.module_.state_dict(), ()))
+    except InputError as error:
+        raise InputError(f"--from {run}: {error}") from None
+
+
+def told_of(read: Read) -> list[str]:
+    """Say what was read: how many images and labels, and which files were skipped."""
+    train, test = read.train, read.test
+    c, h, w = train.shape
+    kind = {1: "gray", 3: "color"}.get(c, f"{c} channels")
+    line = f"{len(train):,} images of {h} x {w} pixels, {kind}"
+    counts = {name: count for name, count in read.labels_by_class().items() if count}
+    if counts:
+        line += f"; {train.n_labeled:,} labels in {len(counts)} classes"
+        most, fewest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        if counts[most] > counts[fewest]:
+            line += f", from {counts[fewest]} ({fewest}) to {counts[most]} ({most})"
+    else:
+        line += "; no labels"
+    if read.validation is not None:
+        line += f"; {len(read.validation):,} more to validate on"
+    if test is not None:
+        line += f"; {len(test):,} to test on"
+    return [line, *told_of_skipped(read.data.skipped)]
+
+
+def told_of_skipped(skipped: Sequence[Skipped]) -> list[str]:
+    """Say how many files were skipped, and name the first; nothing where there are none."""
+    if not skipped:
+        return []
+    named = "; ".join(f"{one.file} ({one.reason})" for one in skipped[:NAMED])
+    more = f"; and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
+    return [f"skipped {len(skipped):,} file{'s' * (len(skipped) > 1)}: {named}{more}"]
+
+
+def told_of_choices(chosen: Mapping[str, Any]) -> list[str]:
+    """Say what the learner chose for the images; nothing where all was given."""
+    if not chosen:
+        return []
+    told = ", ".join(f"{name}={value}" for name, value in chosen.items())
+    return [f"chosen for these images: {told} (--set KEY=VALUE for others)"]
+
+
+def fit_images(learner: "Learner", read: Read, start: "Learner | None" = None) -> "Learner":
+    """Fit the learner to images with their labels as places in `classes`.
+
+    Parameters
+    ----------
+    learner : Learner
+    read : Read
+    start : Learner, optional
+        Fitted: its weights are begun with. Its classes are called by their places from then on.
+    """
+    from whatwhere.learner import ImageClassifier
+
+    validation = None if read.validation is None else (read.validation.x, read.validation.y)
+    y = read.train.y if read.train.n_labeled else None
+    assert isinstance(learner, ImageClassifier)
+    if isinstance(start, ImageClassifier):
+        places = {name: place for place, name in enumerate(read.train.classes)}
+        unknown = UNLABELED - 1  # a place that no class has
+        start.name_classes([places.get(name, unknown) for name in start.classes_.tolist()])
+    try:
+        return learner.fit(read.train.x, y, validation=validation, start=start)
+    finally:  # an interrupted learner is a fitted one
+        if len(getattr(learner, "classes_", ())):
+            learner.name_classes([read.train.classes[place] for place in learner.classes_])
+
+
+def save(learner: "Learner", out: Path, config: Mapping[str, Any]) -> None:
+    """Write weights, and what only the fitted learner knows, into the run folder."""
+    told = learner.describe() | {"stages": learner.stages_, "chosen": config["chosen"]}
+    runs.write_weights(out, learner.module_)
+    runs.write_json(out / runs.CONFIG, dict(config) | told | {"versions": config["versions"]})
+
+
+def judge_run(learner: "Learner", read: Read, out: Path) -> dict[str, Any]:
+    """Judge the learner on the test part, beside the floors, and write evaluation and panels."""
+    from whatwhere.evaluate import judge
+
+    images = read.train if read.test is None else read.test
+    evaluation = judge.evaluate(learner, read.test) if read.test is not None else {}
+    if read.test is not None and read.train.n_labeled:
+        evaluation["floors"] = judge.floors(read.train, read.test)
+    runs.write_json(out / runs.EVALUATION, evaluation)
+    judge.draw_panels(learner, images, out, tested=read.test is not None, train=read.train)
+    return evaluation
