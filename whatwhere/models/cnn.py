@@ -94,8 +94,8 @@ class ConvolutionalClassifier(ImageClassifier):
         See `whatwhere.nn.architecture.parse`. "auto": as `whatwhere.learner.defaults` has it for
         images of this size.
     epochs : int or "auto"
-        Passes over the unlabeled rows where fewer than half are labeled, else over all. "auto": 20,
-        and more for small sets.
+        Passes over the unlabeled rows where fewer than half are labeled, else over all. "auto": 5,
+        and more for small sets and for many labels.
     batch_size : int or "auto"
         "auto": 100, and less for small sets.
     labeled_share : float
@@ -179,7 +179,7 @@ class ConvolutionalClassifier(ImageClassifier):
         if isinstance(epochs, str):
             labeled = self._labeled_rows(spec, size)
             passed = spec.n_samples - spec.n_labeled if labeled else spec.n_samples
-            epochs = defaults.epochs(-(-passed // (size - labeled)))
+            epochs = defaults.epochs(-(-passed // (size - labeled)), spec.n_labeled)
         return Settled(architecture, size, epochs)
 
     def encoder(self, spec: Spec) -> Encoder:
