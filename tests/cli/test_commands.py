@@ -50,8 +50,8 @@ def test_help_is_quick_and_needs_no_torch():
 def test_every_command_says_what_it_does(say):
     code, out, _ = say("--help")
     assert code == 0
-    commands = "demo fit evaluate predict embed reconstruct compare reproduce report"
-    for command in [*commands.split(), "models", "experiments", "data"]:
+    commands = "demo fit evaluate predict embed reconstruct complete outliers export compare reproduce"
+    for command in [*commands.split(), "report", "models", "experiments", "data"]:
         assert command in out
         assert say(command, "--help")[0] == 0
 
@@ -115,6 +115,19 @@ def test_reconstruct_draws_a_picture(say, run_folder, tmp_path):
     out = tmp_path / "pairs.png"
     assert say("reconstruct", run_folder, "digits", "--out", out)[0] == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_export_writes_a_file_that_was_checked(say, refused, run_folder, tmp_path):
+    out = tmp_path / "model.onnx"
+    code, said, _ = say("export", run_folder, "--out", out, "--outputs", "probabilities")
+    assert code == 0
+    assert "probabilities in" in said
+    assert "on 599 images" in said
+    assert out.stat().st_size > 1000
+    assert "exists" in refused("export", run_folder, "--out", out)
+    assert ".onnx" in refused("export", run_folder, "--out", tmp_path / "model.pt")
+    words = ("export", run_folder, "--out", tmp_path / "other.onnx", "--outputs", "logits")
+    assert "probabilities" in refused(*words)
 
 
 def test_an_unsupervised_run_embeds_but_does_not_predict(say, refused, tmp_path):

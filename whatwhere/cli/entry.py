@@ -22,7 +22,8 @@ app = typer.Typer(
 )
 for command in (
     *(training.demo, training.fit, using.evaluate, using.predict, using.embed),
-    *(using.reconstruct, using.complete, using.outliers, training.compare, training.reproduce),
+    *(using.reconstruct, using.complete, using.outliers, using.export),
+    *(training.compare, training.reproduce),
     *(lists.report, lists.models, lists.experiments),
 ):
     app.command()(command)

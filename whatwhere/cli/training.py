@@ -31,7 +31,7 @@ from whatwhere.cli.options import (
     Validation,
 )
 from whatwhere.cli.places import data_folder, label_options, new_folder, placed
-from whatwhere.cli.words import say_report, say_run, tell, told_to_stop, typed, watch
+from whatwhere.cli.words import names, say_report, say_run, tell, told_to_stop, typed, watch
 from whatwhere.core import InputError
 
 
@@ -232,11 +232,6 @@ def refuse_beside_resume(context: typer.Context) -> None:
             raise InputError(
                 f"--resume RUN reads everything from the run; leave {parameter.opts[0]} out"
             )
-
-
-def names(text: str) -> list[str]:
-    """Split a list with commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def read_settings(pairs: list[str] | None, epochs: int | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands that use a run: evaluate, predict, embed, reconstruct, complete and outliers."""
+"""Commands that use a run: evaluate, predict, embed, reconstruct, complete, outliers, export."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ from whatwhere.cli.options import (
     TestFraction,
 )
 from whatwhere.cli.places import job_for, label_options, loaded, suited
-from whatwhere.cli.words import lines_of, tell
+from whatwhere.cli.words import lines_of, names, tell
 from whatwhere.core import InputError
 
 if TYPE_CHECKING:
@@ -213,6 +213,39 @@ def outliers(
     images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
     room.write(learner, images, out)
     typer.echo(f"{len(images)} images ranked in {out}, the worst in {out.with_suffix('.png')}")
+
+
+def export(
+    run: Run,
+    data: OptionalData = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="New file.")],
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Of probabilities, embedding and reconstruction. Default: all that the run has.",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Write a run as ONNX, checked on images (by default, those it was trained on or tested on)."""
+    from whatwhere.evaluate import tables
+    from whatwhere.export import onnx
+
+    tables.check(out, onnx.ENDINGS)
+    job = job_for(run, data, data_dir=data_dir, image_size=image_size, how=how)
+    data_set = job.load(not no_cache)
+    images = suited(data_set.test or data_set.train, loaded(run), run, job.data)
+    told = onnx.write(run, out, images, None if outputs is None else names(outputs))
+    largest = max(told["differences"].values())
+    typer.echo(
+        f"{', '.join(told['differences'])} in {out}, {told['bytes']:,} bytes; on "
+        f"{told['n_images']:,} images within {largest:.1e} of torch's numbers"
+    )
 
 
 def images_for(

@@ -73,6 +73,11 @@ def typed() -> str:
     return shlex.join(["whatwhere", *sys.argv[1:]])
 
 
+def names(text: str) -> list[str]:
+    """Split a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def lines_of(told: Mapping[str, Any]) -> Iterator[str]:
     """Say what an evaluation found, a line each."""
     if told["error"] is not None:
