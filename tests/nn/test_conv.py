@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.nn.architecture import parse
-from whatwhere.nn.conv import Decoder, Encoder, same_conv, same_deconv
+from whatwhere.nn.conv import Decoder, Encoder, in_channels_last, same_conv, same_deconv
 from whatwhere.nn.where import WhatWhere
 
 SIZES = [1, 2, 3, 4, 5]
@@ -213,6 +213,45 @@ def test_filters_read_like_small_images(architecture: str, shape):
 @pytest.mark.parametrize("architecture", ["2p", "2p-7fc"])
 def test_a_net_whose_layers_do_not_look_at_the_image_has_no_filters(architecture: str):
     assert Encoder(parse(architecture), (2, 6, 6)).filters() is None
+
+
+# How it computes.
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_the_way_down_to_one_channel_is_torchs_transposed_convolution(size: int, bias: bool, rng):
+    layer = randomly(same_deconv(3, 1, size, bias=bias))
+    assert isinstance(layer, nn.ConvTranspose2d)
+    maps = torch.from_numpy(rng.normal(size=(2, 3, 5, 7))).requires_grad_()
+    expected = nn.functional.conv_transpose2d(maps, layer.weight, layer.bias, padding=size // 2)
+    torch.testing.assert_close(layer(maps), expected)
+    weight = torch.from_numpy(rng.normal(size=expected.shape))
+    towards = [maps, *layer.parameters()]
+    for one, other in zip(
+        torch.autograd.grad((layer(maps) * weight).sum(), towards),
+        torch.autograd.grad((expected * weight).sum(), towards),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_way_down_to_one_channel_takes_the_type_that_autocast_wants():
+    layer = same_deconv(3, 1, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.rand(2, 3, 5, 7)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_weights_that_are_channels_last_keep_maps_and_gradients_so(n_channels: int):
+    shape = (n_channels, 8, 8)
+    net = in_channels_last(Encoder(parse("(4)5c-2p-(6)3c-(5)1c"), shape, batch_norm=False))
+    maps = net.steps[0](torch.rand(2, *shape))
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    net(torch.rand(2, *shape)).top.sum().backward()
+    for parameter in net.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride()
 
 
 # Decoders.

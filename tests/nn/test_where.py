@@ -232,9 +232,48 @@ def test_inactive_windows_unpool_to_zero_and_pass_no_gradient(size: int):
     assert loud.grad is not None and not loud.grad.any()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 12, 16])
+def test_no_gradient_of_an_inactive_window_gets_through_not_even_an_infinite_one(size: int):
+    pool, z = WhatWhere(size), torch.zeros(1, 2, 17, 18, requires_grad=True)
+    what, where = pool.pool(z)
+    (down,) = torch.autograd.grad(what, z, torch.full_like(what, torch.inf))
+    assert not down.any()
+    loud = torch.full_like(what, torch.nan).requires_grad_()
+    rebuilt = pool.unpool(loud, where, (17, 18))
+    assert not rebuilt.any()
+    (up,) = torch.autograd.grad(rebuilt, loud, torch.full_like(rebuilt, torch.inf))
+    assert not up.any()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 12, 16])
+def test_what_is_not_a_number_is_the_maximum_and_is_where_it_was(size: int):
+    pool, z = WhatWhere(size), torch.rand(1, 1, 16, 16)
+    z[0, 0, 9, 6] = torch.nan
+    what, where = pool.pool(z, rectify=True)
+    cell = 9 // size, 6 // size
+    assert what.isnan().nonzero().tolist() == [[0, 0, *cell]]
+    assert where[0, 0][cell].item() == 9 % size * size + 6 % size
+
+
 def test_the_first_of_equal_maxima_is_where():
     _, where = WhatWhere(2).pool(torch.full((1, 1, 2, 2), 3.0))
     assert where.item() == 0
+
+
+# Offsets in rows of up to 126 pixels fit into one byte, and up to 32,766 into two.
+@pytest.mark.parametrize("width", [1, 2, 126, 127, 128, 32766, 32767, 32768])
+def test_where_is_told_in_maps_of_any_width(width: int, rng):
+    values = torch.from_numpy(rng.normal(size=(1, 2, 4, width)))
+    ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
+    what, where = WhatWhere(2).pool(ours)
+    expected, index = torch_pool(theirs, 2)
+    assert torch.equal(where.long(), index // width % 2 * 2 + index % width % 2)
+    rebuilt = WhatWhere(2).unpool(what, where, (4, width))
+    assert torch.equal(rebuilt, torch.where(rebuilt != 0, values, 0))
+    (rebuilt**2).sum().backward()
+    (expected**2).sum().backward()
+    assert ours.grad is not None and theirs.grad is not None
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 # Windows that overlap.
@@ -269,6 +308,24 @@ def test_windows_that_leave_gaps_are_refused(size: int, stride: int | None):
 
 
 # How it computes.
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_pool_and_unpool_keep_one_byte_a_cell_for_their_gradients(size: int):
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    pool, z = WhatWhere(size), torch.rand(2, 3, 12, 12, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        what, where = pool.pool(z, rectify=True)
+        assert sum(tensor.nbytes for tensor in kept) == what.numel()
+        pool.unpool(what, where, (12, 12))
+    # The second is the first's *where* once more.
+    assert sum(tensor.nbytes for tensor in kept) == 2 * what.numel()
+    assert len({tensor.data_ptr() for tensor in kept}) == 1
 
 
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 1)])

@@ -11,8 +11,9 @@ Zeiler, Krishnan, Taylor, Fergus. Deconvolutional networks. CVPR 2010.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -66,10 +67,68 @@ def same_conv(n_in: int, n_out: int, size: int, *, bias: bool = True) -> nn.Modu
     )
 
 
+class _ToImage(torch.autograd.Function):
+    """A transposed convolution to one channel: a matrix product, and the sum of its taps."""
+
+    @staticmethod
+    def forward(ctx, maps, weight):
+        ctx.save_for_backward(maps, weight)
+        (n_in, _, size, _), (n, _, height, width) = weight.shape, maps.shape
+        pixels = maps.permute(0, 2, 3, 1).reshape(-1, n_in)
+        taps = (weight.reshape(n_in, -1).t() @ pixels.t()).view(size, size, n, height, width)
+        image = maps.new_zeros(n, height + size - 1, width + size - 1)
+        for p, q in product(range(size), repeat=2):
+            image[:, p : p + height, q : q + width] += taps[p, q]
+        near = size // 2
+        return image[:, None, near : near + height, near : near + width]
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        maps, weight = ctx.saved_tensors
+        padding = [weight.shape[2] // 2] * 2
+        return torch.ops.aten.convolution_backward(
+            gradients[0],
+            maps,
+            weight,
+            None,
+            [1, 1],
+            padding,
+            [1, 1],
+            True,
+            [0, 0],
+            1,
+            [*ctx.needs_input_grad, False],
+        )[:2]
+
+
+_TO_IMAGE: Callable[..., Any] = _ToImage.apply  # torch does not type what `apply` returns
+
+
+class ToImage(nn.ConvTranspose2d):
+    """A transposed convolution to images of one channel, odd in size and same-padded.
+
+    On a CPU it is a matrix product. Measured: from 16, 32 and 64 maps of 28 x 28 with 5 x 5 taps,
+    100 images on one thread, 4.4, 5.7 and 9.1 ms; the convolution took 6.9, 13 and 25 ms.
+    """
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        """Return the images (B, 1, H, W) of maps (B, n_in, H, W)."""
+        # Exporters and compilers want the operation itself, and autocast chooses its type.
+        if (
+            input.device.type != "cpu"
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return super().forward(input, output_size)
+        image = _TO_IMAGE(input, self.weight)
+        return image if self.bias is None else image + self.bias
+
+
 def same_deconv(n_in: int, n_out: int, size: int, *, bias: bool = True) -> nn.Module:
     """Return the transpose of `same_conv`, from (B, n_in, H, W) down to (B, n_out, H, W)."""
     if size % 2:
-        return nn.ConvTranspose2d(n_in, n_out, size, padding=size // 2, bias=bias)
+        kind = ToImage if n_out == 1 else nn.ConvTranspose2d
+        return kind(n_in, n_out, size, padding=size // 2, bias=bias)
     near, far = -((size - 1) // 2), -(size // 2)  # negative: crops
     return nn.Sequential(
         nn.ConvTranspose2d(n_in, n_out, size, bias=bias), nn.ZeroPad2d((near, far, near, far))
@@ -101,7 +160,11 @@ def in_channels_last(net: Net) -> Net:
     """
     for parameter in net.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            # `contiguous` leaves a weight of one channel as it is: either layout is the same bytes,
+            # but its strides decide in which the convolution computes. Measured: the first of 64
+            # maps, forward and backward, 13 ms so and 92 ms otherwise.
+            last = parameter.data.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+            parameter.data = last.permute(0, 3, 1, 2)
     return net
 
 
