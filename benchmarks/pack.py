@@ -52,7 +52,9 @@ def needed(name: str, extras: Iterable[str] = (), seen: set[str] | None = None) 
 def pinned(names: Iterable[str]) -> list[str]:
     """Return the lines of constraints.txt for these packages."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = {canonicalize_name(re.split("==", line)[0]): line for line in lines if "==" in line}
+    pins: dict[str, str] = {
+        canonicalize_name(re.split("==", line)[0]): line for line in lines if "==" in line
+    }
     return sorted(pins[name] for name in names if name in pins)
 
 

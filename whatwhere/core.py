@@ -54,7 +54,84 @@ Terms = Mapping[str, "Tensor"]
 """Weighted scalars by name; the loss is their sum, and only that."""
 
 Objective = Callable[[Any, Batch], Terms]
-"""(module, batch) -> terms: a function, or an `nn.Module` if it has state (persistent chains)."""
+"""(module, batch) -> terms: a function, or an `nn.Module` if it has state (persistent chains).
+
+A module names in `sharded` those of its buffers whose rows the processes share out; it belongs to
+one stage.
+"""
+
+
+class Share(NamedTuple):
+    """What one of several processes holds of a joint batch.
+
+    Attributes
+    ----------
+    part : float
+        Its rows over the rows of the joint batch.
+    copies : int
+        How many processes hold these same rows: 1, or all where a batch is too small to be shared.
+    n : int
+        How many processes there are.
+    add : callable (Tensor) -> Tensor
+        The sum over all processes, without gradient.
+    """
+
+    part: float
+    copies: int
+    n: int
+    add: "Callable[[Tensor], Tensor]"
+
+    @property
+    def factor(self) -> float:
+        """Of the terms: the mean over the processes is then the term of the joint batch."""
+        return self.part * self.n / self.copies
+
+
+_shares: list[Share] = []
+
+
+@contextmanager
+def shared(share: Share) -> "Iterator[None]":
+    """Say inside the block that the batch is a share; the engine does, where there are several."""
+    _shares.append(share)
+    try:
+        yield
+    finally:
+        _shares.pop()
+
+
+def sharing() -> Share | None:
+    """Return this process's share of the joint batch, or None where it has all of it."""
+    return _shares[-1] if _shares else None
+
+
+def joint_sum(x: "Tensor") -> "Tensor":
+    """Return the sum over all processes, each row of the joint batch counted once.
+
+    Parameters
+    ----------
+    x : Tensor
+        A sum over the rows that this process holds; without gradient.
+    """
+    share = sharing()
+    return x if share is None else share.add(x / share.copies)
+
+
+def joint_count(n: "Tensor") -> "Tensor":
+    """Return what a sum over n rows is divided by to be a mean over such rows of the joint batch.
+
+    With one process that is n, or 1 for no rows. With several, labeled rows (say) are not evenly
+    spread, and the mean of the processes' means is not the mean.
+
+    Parameters
+    ----------
+    n : Tensor ()
+        Rows of that kind which this process holds.
+    """
+    share = sharing()
+    if share is None:
+        return n.clamp(min=1)
+    return joint_sum(n).clamp(min=1) * share.part
 
 
 def key(*counters: int | str) -> int:

@@ -50,8 +50,9 @@ def test_help_is_quick_and_needs_no_torch():
 def test_every_command_says_what_it_does(say):
     code, out, _ = say("--help")
     assert code == 0
-    commands = "demo fit evaluate predict embed reconstruct complete outliers export compare reproduce"
-    for command in [*commands.split(), "report", "models", "experiments", "data"]:
+    commands = "demo fit evaluate predict embed reconstruct complete outliers export"
+    commands += " compare reproduce report models experiments data"
+    for command in commands.split():
         assert command in out
         assert say(command, "--help")[0] == 0
 
@@ -296,6 +297,16 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tm
     assert f"mend that, and then go on with: whatwhere fit --resume {run}" in said.stderr
     finish("fit", "--resume", run)
     assert (run / "evaluation.json").exists()
+
+
+def test_ctrl_c_outside_of_training_is_said_too(say, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("whatwhere.data.sources.data_folder", interrupted)
+    code, _, err = say("data")
+    assert code == 130
+    assert err.strip().endswith("stopped")
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(refused):

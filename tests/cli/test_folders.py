@@ -109,6 +109,48 @@ def test_a_run_does_not_go_on_from_a_net_of_another_form(refused, folder, fitted
     assert "not a run folder" in refused("fit", folder, "--from", folder)
 
 
+def test_a_run_is_not_judged_on_images_that_its_first_weights_were_trained_on(
+    photos, say, refused, tmp_path
+):
+    images, labels = photos.digits()
+    names = [f"{label}/{row:03}.png" for row, label in enumerate(labels)]
+    photos.write_images(tmp_path / "photos", images, names)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    fit = ("fit", tmp_path / "photos", "--epochs", "1", *NET[:2])
+    assert say(*fit, "--out", whole)[0] == 0
+    words = (*fit, "--from", whole, "--out", tmp_path / "next")
+    assert "36 of the test images were trained on" in refused(*words, "--test-fraction", "0.3")
+    assert "20 of the validation images" in refused(*words, "--validation", "20")
+    assert not (tmp_path / "next").exists()
+    assert say(*fit, "--test-fraction", "0.3", "--out", part)[0] == 0
+    words = (*fit, "--from", part, "--test-fraction", "0.3", "--out", tmp_path / "next")
+    assert say(*words)[0] == 0, "the same part was cut off there"
+
+
+def test_nothing_is_written_among_the_images(refused, folder, fitted):
+    run, _ = fitted
+    assert "read as images" in refused("fit", folder, *NET, "--out", folder / "run")
+    assert "read as images" in refused("outliers", run, folder, "--out", folder / "odd.csv")
+    assert not (folder / "run").exists()
+
+
+def test_a_way_to_a_size_without_a_size_is_refused(refused, folder):
+    line = refused("fit", folder, "--fit", "pad", *NET, "--out", folder.parent / "run")
+    assert "--image-size N" in line
+
+
+def test_what_was_trained_on_is_not_judged_in_silence(say, refused, folder, fitted):
+    run, _ = fitted
+    code, out, err = say("evaluate", run, "--split", "all")
+    assert code == 0
+    assert "60 images of" in out or "120 images of" in out
+    assert "was trained on images among these" in err
+    folder.rename(folder.parent / "moved")
+    assert "is not there any more" in refused("evaluate", run, "--split", "all")
+    code, _, err = say("evaluate", run, folder.parent / "moved", "--split", "all")
+    assert code == 0, err
+
+
 def test_outliers_are_ranked_with_a_gallery(photos, say, refused, folder, fitted):
     run, _ = fitted
     Image.new("L", (8, 8), 255).save(folder / "white.png")

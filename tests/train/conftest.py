@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from whatwhere.core import Batch, Terms
+from whatwhere.core import Batch, Terms, joint_sum
 from whatwhere.train.trainer import one_process
 
 PROCEDURE = Path(__file__).with_name("procedure.py")
@@ -52,9 +52,13 @@ class Moments:
         }
 
     def step(self, batch: Batch, progress: float) -> Terms:
-        self.sums["n"] += len(batch.x)
-        self.sums["x"] += batch.x.sum(dim=0)
-        self.sums["xx"] += batch.x.T @ batch.x
+        own = {
+            "n": batch.x.new_tensor(len(batch.x)),
+            "x": batch.x.sum(0),
+            "xx": batch.x.T @ batch.x,
+        }
+        for name, value in own.items():
+            self.sums[name] += joint_sum(value)
         return {"rows": self.sums["n"].clone()}
 
     def begin_epoch(self) -> None:

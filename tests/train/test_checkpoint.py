@@ -51,11 +51,10 @@ def killed_after(n: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
 
         context.setattr(where, name, operation)
 
-    def write_half(_: object, path: Path) -> None:
-        path.write_bytes(b"PK")
-
-    def write_half_text(path: Path, text: str) -> None:
-        path.write_bytes(text[: len(text) // 2].encode())
+    def write_half(path: Path, content: bytes | str) -> None:
+        content = content.encode() if isinstance(content, str) else content
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
 
     def remove_half(folder: Path, *_: object) -> None:
         for part in sorted(Path(folder).glob("*"))[:1]:
@@ -65,8 +64,8 @@ def killed_after(n: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
         pass
 
     with monkeypatch.context() as context:
-        patch(torch, "save", write_half)
-        patch(Path, "write_text", write_half_text)
+        patch(Path, "write_bytes", write_half)
+        patch(Path, "write_text", write_half)
         patch(shutil, "rmtree", remove_half)
         patch(Path, "rename", nothing)
         patch(Path, "mkdir", nothing)

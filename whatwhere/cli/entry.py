@@ -1,5 +1,6 @@
 """The door: which commands there are, and how they end."""
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -43,7 +44,9 @@ def version(
 def main() -> None:
     """Run the command line: exit 0, 2 for what the user can mend, 130 after Ctrl-C."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == STOPPED:  # the parser keeps a Ctrl-C to itself
+            end("stopped", STOPPED)
     except InputError as error:
         end(str(error), MENDABLE)
     except typer.TyperException as error:
@@ -60,6 +63,7 @@ def main() -> None:
 
 
 def end(line: str, code: int) -> NoReturn:
-    """Say one line on stderr and leave."""
-    print(f"whatwhere: {' '.join(line.split())}", file=sys.stderr)
+    """Say one line on stderr and leave; of several processes, the first on each node says it."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"whatwhere: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(code)

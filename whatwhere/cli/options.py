@@ -129,6 +129,23 @@ Jobs = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads on the CPU.", rich_help_panel=MACHINE)
 ]
+Devices = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Processes, one a device.", rich_help_panel=MACHINE),
+]
+NumNodes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Nodes with as many; torchrun or srun starts them.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the training step.", rich_help_panel=MACHINE),
+]
 Table = Annotated[Path, typer.Option(metavar="FILE.csv|FILE.parquet", help="New table.")]
 Picture = Annotated[Path, typer.Option(metavar="FILE.png", help="New picture.")]
 Shown = Annotated[int, typer.Option("-n", min=1, max=200, help="Images in the picture.")]

@@ -24,6 +24,13 @@ def placed(data: str) -> str:
     return str(path.resolve()) if data not in sources.NAMES and path.exists() else data
 
 
+def there(data: str) -> bool:
+    """Return whether DATA is a named set, or a path that leads somewhere."""
+    from whatwhere.data import sources
+
+    return data in sources.NAMES or Path(data).exists()
+
+
 def data_folder(data: str, data_dir: Path | None) -> str | None:
     """Return where a named set lies, if that was said; other DATA say so themselves."""
     from whatwhere.data import sources
@@ -36,6 +43,21 @@ def label_options(labels: str) -> tuple[str, str | None]:
     if not labels.lower().endswith(TABLE):
         return labels, None
     return "all", placed(labels)
+
+
+def refuse_inside(out: Path, data: str) -> None:
+    """Refuse to write into a folder of images: what is written would be read as images.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    folder = Path(placed(data))
+    if folder.is_dir() and out.resolve().is_relative_to(folder):
+        raise InputError(
+            f"--out {out} lies in {data}, where it would be read as images; choose a place outside"
+        )
 
 
 def new_folder(data: str, model: str) -> Path:
@@ -63,6 +85,11 @@ def job_for(
     if "job" not in config and data is None:
         raise InputError(f"{run} does not say what it was trained on; name DATA")
     job = Job(**config["job"]) if "job" in config else Job(str(data), config["model"])
+    if data is None and not there(job.data):
+        raise InputError(
+            f"{job.data}, on which {run} was trained, is not there any more; name DATA, for "
+            "instance where it lies now"
+        )
     if data is not None and placed(data) != job.data:
         job = replace(
             job, data=placed(data), split="train", test_fraction=test_fraction, label_file=None
@@ -81,6 +108,13 @@ def job_for(
     }
     given = {name: value for name, value in given.items() if value is not None}
     return replace(job, labels="all", validation="none", **given)
+
+
+def trained_on(run: Path) -> str | None:
+    """Return the DATA of a run, where it says so."""
+    from whatwhere import runs
+
+    return runs.read_config(run).get("job", {}).get("data")
 
 
 def loaded(run: Path) -> Any:

@@ -9,10 +9,12 @@ import typer
 from whatwhere.cli.options import (
     DATA_ARGUMENT,
     BudgetName,
+    Compile,
     Data,
     DataDir,
     Device,
     DeviceOption,
+    Devices,
     Epochs,
     FitOption,
     ImageSize,
@@ -21,6 +23,7 @@ from whatwhere.cli.options import (
     Labels,
     LabelSeed,
     NoCache,
+    NumNodes,
     Precision,
     PrecisionOption,
     Seed,
@@ -30,7 +33,7 @@ from whatwhere.cli.options import (
     Threads,
     Validation,
 )
-from whatwhere.cli.places import data_folder, label_options, new_folder, placed
+from whatwhere.cli.places import data_folder, label_options, new_folder, placed, refuse_inside
 from whatwhere.cli.words import names, say_report, say_run, tell, told_to_stop, typed, watch
 from whatwhere.core import InputError
 
@@ -89,18 +92,21 @@ def fit(
     keep_depth: KeepDepth = False,
     no_cache: NoCache = False,
     device: DeviceOption = Device.auto,
+    devices: Devices = 1,
+    num_nodes: NumNodes = 1,
     precision: PrecisionOption = Precision.full,
     threads: Threads = None,
+    compiled: Compile = False,
 ) -> None:
     """Train a learner on images, judge it on the test part, and write a run folder."""
     if (data is None) == (resume is None):
         raise InputError("fit takes DATA for a new run, or --resume RUN to go on with one")
-    from whatwhere.experiments import fitting, job
+    from whatwhere.experiments import beginning, fitting, job
 
     if resume is not None:
-        refuse_beside_resume(context)
+        given = given_beside_resume(context)
         with told_to_stop(resume, f"go on with: whatwhere fit --resume {resume}"):
-            fitting.resume(resume, watch=watch(""))
+            fitting.resume(resume, **given, watch=watch(""))
         return say_run(resume)
     shown, label_file = label_options(labels)
     asked = job.Job(
@@ -120,9 +126,12 @@ def fit(
         keep_depth=keep_depth,
     )
     if start is not None:
-        asked = fitting.begun_with(asked, start, same_model=model is None)
-    machine = job.Machine(device.value, precision.value, threads, not no_cache)
+        asked = beginning.begun_with(asked, start, same_model=model is None)
+    machine = job.Machine(
+        device.value, precision.value, threads, not no_cache, devices, num_nodes, compiled
+    )
     run = new_folder(str(data), asked.model) if out is None else out
+    refuse_inside(run, str(data))
     with told_to_stop(run, f"go on with: whatwhere fit --resume {run}"):
         fitting.fit(asked, run, machine=machine, watch=watch(""), tell=tell, command=typed())
     return say_run(run)
@@ -223,15 +232,20 @@ def reproduce(
     say_report(folder)
 
 
-def refuse_beside_resume(context: typer.Context) -> None:
-    """Refuse an option that a resumed run would not heed."""
+def given_beside_resume(context: typer.Context) -> dict[str, Any]:
+    """Return the numbers of processes, if given, and refuse what a resumed run would not heed."""
+    given = {}
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
-        if name != "resume" and source is not None and source.name == "COMMANDLINE":
+        if name == "resume" or source is None or source.name != "COMMANDLINE":
+            continue
+        if name not in ("devices", "num_nodes"):
             raise InputError(
                 f"--resume RUN reads everything from the run; leave {parameter.opts[0]} out"
             )
+        given[name] = context.params[name]
+    return given
 
 
 def read_settings(pairs: list[str] | None, epochs: int | None) -> dict[str, Any]:

@@ -25,7 +25,14 @@ from whatwhere.cli.options import (
     Table,
     TestFraction,
 )
-from whatwhere.cli.places import job_for, label_options, loaded, suited
+from whatwhere.cli.places import (
+    job_for,
+    label_options,
+    loaded,
+    refuse_inside,
+    suited,
+    trained_on,
+)
 from whatwhere.cli.words import lines_of, names, tell
 from whatwhere.core import InputError
 
@@ -84,6 +91,8 @@ def evaluate(
             f"{job.data} has no test part that the run has not seen; name other DATA with "
             "--split all, or fit again with --test-fraction F"
         )
+    if split in (Part.train, Part.all) and (data is None or job.data == trained_on(run)):
+        tell(f"{run} was trained on images among these: the numbers are better than on new ones")
     learner = loaded(run)
     test = suited(test, learner, run, job.data)
     for line in told_of_skipped(read.data.skipped):
@@ -95,7 +104,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(told))
         return
-    typer.echo(f"{told['n']} {split or 'test'} images of {job.data}")
+    part = "" if split is Part.all else f"{split or 'test'} "
+    typer.echo(f"{told['n']} {part}images of {job.data}")
     for line in lines_of(told):
         typer.echo(line)
 
@@ -266,6 +276,7 @@ def images_for(
     from whatwhere import runs
     from whatwhere.experiments.fitting import told_of_skipped
 
+    refuse_inside(out, data)
     job = job_for(
         run, data, data_dir=data_dir, split=split or Part.all, image_size=image_size, how=how
     )

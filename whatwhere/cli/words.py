@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from whatwhere.train.trainer import Watcher
 
-MENDABLE, STOPPED = 2, 130
+BROKEN, MENDABLE, STOPPED = 1, 2, 130
 USERS_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOENT),
@@ -46,6 +46,7 @@ def watch(name: str) -> list["Watcher"]:
 def told_to_stop(folder: Path, way: str) -> Iterator[None]:
     """End the command with 130 after Ctrl-C in training, saying what is kept and how to go on."""
     from whatwhere import runs
+    from whatwhere.experiments.starting import Lost
     from whatwhere.train.trainer import Diverged, Interrupted
 
     try:
@@ -57,6 +58,11 @@ def told_to_stop(folder: Path, way: str) -> Iterator[None]:
     except Diverged as broken:
         kept = f"; {folder} keeps the epoch before" if runs.has_checkpoint(folder) else ""
         raise Ended(f"training diverged: {broken}{kept}", MENDABLE) from None
+    except Lost as lost:
+        kept = "keeps the last checkpoint" if runs.has_checkpoint(folder) else "has none yet"
+        raise Ended(
+            f"{lost}, and the others were stopped; {folder} {kept}; {way}", BROKEN
+        ) from None
     except OSError as error:
         if error.errno not in USERS_ERRORS or not folder.is_dir():
             raise
@@ -109,14 +115,22 @@ def lines_of(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def say_run(run: Path) -> None:
-    """Say what a finished run reached, and write its report."""
+    """Say what a finished run reached, and write its report; of several processes, one does."""
     from whatwhere import runs
+    from whatwhere.experiments.starting import is_first
+
+    if not is_first():
+        return
 
     told = json.loads((run / runs.EVALUATION).read_text(encoding="utf-8"))
     if told:
         typer.echo(f"{told['n']} test images")
         for line in lines_of(told):
             typer.echo(line)
+    else:
+        typer.echo(
+            "nothing was measured: the data have no test part; --test-fraction F cuts one off"
+        )
     typer.echo(f"run in {run}")
     say_report(run)
 

@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whatwhere import models, runs
 from whatwhere.core import UNLABELED, InputError
 from whatwhere.data.images import Skipped
+from whatwhere.experiments import beginning, starting
 from whatwhere.experiments.job import Job, Machine, Read
 from whatwhere.experiments.stopping import stoppable
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from whatwhere.train.trainer import Watcher
 
 Tell = Callable[[str], None]
+Stop = Callable[[], bool]
+CHANGED = "equal up to rounding to a run whose number of processes did not change"
 NAMED = 3  # skipped files that a line names
 
 
@@ -32,8 +37,12 @@ def fit(
     watch: Sequence["Watcher"] = (),
     tell: Tell = silent,
     command: str = "",
+    stop: Stop | None = None,
 ) -> "Learner":
     """Run the job into a new run folder.
+
+    Where the machine asks for several processes, all run this at once: the ones that torchrun or
+    srun started, or else those that are started here.
 
     Parameters
     ----------
@@ -47,11 +56,13 @@ def fit(
         Is told, before training, what was read and what was chosen for it, a line each.
     command : str
         What the user typed, for the record.
+    stop : callable () -> bool, optional
+        Says when to end with `Interrupted`. Default: after Ctrl-C or SIGTERM.
 
     Returns
     -------
     Learner
-        Fitted, judged on the test part, and saved.
+        Fitted; by the first process judged on the test part, and saved.
 
     Raises
     ------
@@ -59,18 +70,31 @@ def fit(
         If anything in the job cannot be; nothing is written then.
     Interrupted
         After Ctrl-C; what was learned is saved, and `resume` goes on.
+    Lost
+        If another process was killed; `resume` goes on.
     """
     import torch
 
-    machine = machine or Machine()
+    machine = starting.placed(machine or Machine())
+    if starting.are_to_start(machine):
+        job.learner()  # what can be refused at once
+        machine.check()
+        given = {"machine": machine, "watch": watch, "tell": tell, "command": command}
+        starting.start(machine, partial(fit, **given), job, out)
+        return models.load(out)
     learner, fabric = job.learner(), machine.fabric()
-    start = None if job.start is None else models.load(job.start)
-    read = job.read(machine.cache)
-    spec = spec_of(read, job.seed)
-    chosen = learner.choose(spec)
-    if start is not None:
-        check_start(str(job.start), start, learner, spec)
-    runs.create(out)
+    with starting.together(fabric):
+        start = None if job.start is None else models.load(job.start)
+        read = job.read(machine.cache)
+        spec = spec_of(read, job.seed)
+        chosen = learner.choose(spec)
+        if start is not None:
+            beginning.check_weights(str(job.start), start, learner, spec)
+            beginning.check_unseen(str(job.start), read, machine.cache)
+        if fabric.is_global_zero:
+            runs.create(out)
+    if not fabric.is_global_zero:
+        return _train(job, read, learner, fabric, out, {}, (), start, stop)
     skipped = read.data.skipped
     if skipped:
         runs.write_rows(out / runs.SKIPPED, [("file", "reason"), *skipped])
@@ -87,22 +111,41 @@ def fit(
         "data": read.facts(job),
         "seed": job.seed,
         "threads": torch.get_num_threads(),
+        "processes": fabric.world_size,
         "precision": machine.precision,
         "hardware": runs.hardware() | {"device": str(fabric.device)},
         "versions": runs.versions(),
         "command": command,
     }
     runs.write_json(out / runs.CONFIG, config)
-    return _train(job, read, learner, fabric, out, config, watch, start)
+    return _train(job, read, learner, fabric, out, config, watch, start, stop)
 
 
-def resume(run: Path, *, watch: Sequence["Watcher"] = ()) -> "Learner":
+def resume(
+    run: Path,
+    *,
+    devices: int | None = None,
+    num_nodes: int | None = None,
+    watch: Sequence["Watcher"] = (),
+    stop: Stop | None = None,
+) -> "Learner":
     """Go on with a run that was stopped or killed, to the bits it would have had.
+
+    Parameters
+    ----------
+    run : Path
+    devices, num_nodes : int, optional
+        Processes on each node, and nodes. Default: as before. With another number of processes
+        sums are rounded otherwise: the result is equal up to that, and the run says so.
+    watch, stop
+        As for `fit`.
 
     Raises
     ------
     InputError
         If the run has ended, or if its data or its number of threads are not what they were.
+    Lost
+        If another process was killed; `resume` goes on.
     """
     import torch
 
@@ -110,6 +153,9 @@ def resume(run: Path, *, watch: Sequence["Watcher"] = ()) -> "Learner":
     if "job" not in config or (runs.has_weights(run) and not runs.has_checkpoint(run)):
         raise InputError(f"{run} has ended: there is nothing to resume; use evaluate or predict")
     job, machine = Job(**config["job"]), Machine(**config["machine"])
+    if devices is not None or num_nodes is not None or starting.placed(Machine()) != Machine():
+        machine = replace(machine, devices=devices or 1, num_nodes=num_nodes or 1)
+    machine = starting.placed(machine)
     threads = config["threads"]
     if os.environ.get("OMP_NUM_THREADS", str(threads)) != str(threads):
         raise InputError(
@@ -117,21 +163,30 @@ def resume(run: Path, *, watch: Sequence["Watcher"] = ()) -> "Learner":
             f"{os.environ['OMP_NUM_THREADS']}: other threads add up in another order, and "
             f"the result would not be the same bits; set OMP_NUM_THREADS={threads}"
         )
+    if starting.are_to_start(machine):
+        machine.check()
+        given = {"devices": machine.devices, "num_nodes": machine.num_nodes, "watch": watch}
+        starting.start(machine, partial(resume, **given), run)
+        return models.load(run)
     learner, fabric = job.learner(), replace(machine, threads=threads).fabric()
     learner.set_params(**config["chosen"])  # as it was chosen then, not by a later rule
     if torch.get_num_threads() != threads:
         raise InputError(f"{run} was started with {threads} threads, which this machine refuses")
-    read = job.read(machine.cache)
-    found, wanted = read.data.train.fingerprint(), config["data"]["fingerprint"]
-    if found != wanted:
-        raise InputError(
-            f"the images of {job.data} have changed since {run} was started (fingerprint "
-            f"{found[:12]}, then {wanted[:12]}); bring the old ones back, or fit anew"
-        )
+    with starting.together(fabric):
+        read = job.read(machine.cache)
+        found, wanted = read.data.train.fingerprint(), config["data"]["fingerprint"]
+        if found != wanted:
+            raise InputError(
+                f"the images or labels of {job.data} changed since {run} was started (fingerprint "
+                f"{found[:12]}, then {wanted[:12]}); bring the old ones back, or fit anew"
+            )
+    if fabric.world_size != config.get("processes", 1):
+        config |= {"processes": fabric.world_size, "processes_changed": CHANGED}
+        config["machine"] |= {"devices": machine.devices, "num_nodes": machine.num_nodes}
     # A checkpoint holds the weights; before the first one, they are those that were begun with.
     begins = job.start is not None and not runs.has_checkpoint(run)
     start = models.load(str(job.start)) if begins else None
-    return _train(job, read, learner, fabric, run, config, watch, start)
+    return _train(job, read, learner, fabric, run, config, watch, start, stop)
 
 
 def _train(
@@ -143,6 +198,7 @@ def _train(
     config: dict[str, Any],
     watch: Sequence["Watcher"],
     start: "Learner | None",
+    stop: Stop | None,
 ) -> "Learner":
     from whatwhere.train import checkpoint
     from whatwhere.train.progress import MetricsFile
@@ -153,51 +209,20 @@ def _train(
         lambda record: runs.append_metrics(out, record),
     )
     try:
-        with stoppable() as stop:
-            learner.trainer = Trainer(fabric, out / runs.CHECKPOINT, [metrics, *watch], stop)
-            fit_images(learner, read, start)
+        with stoppable() if stop is None else nullcontext(stop) as asked:
+            learner.trainer = Trainer(fabric, out / runs.CHECKPOINT, [metrics, *watch], asked)
+            with starting.missing_others():
+                fit_images(learner, read, start)
     except Interrupted:
-        save(learner, out, config)
+        if fabric.is_global_zero:
+            save(learner, out, config)
         raise
+    if not fabric.is_global_zero:
+        return learner
     save(learner, out, config)
     judge_run(learner, read, out)
     checkpoint.remove(out / runs.CHECKPOINT)
     return learner
-
-
-def begun_with(job: Job, start: Path, *, same_model: bool) -> Job:
-    """Return the job that begins with the weights of a run.
-
-    What the job leaves open is as in that run: how its images are read, and its settings. The
-    architecture is that of the run, unless the job names one.
-
-    Parameters
-    ----------
-    job : Job
-    start : Path
-        A run folder.
-    same_model : bool
-        Whether the model is that of the run too.
-
-    Raises
-    ------
-    InputError
-        If it is no run folder, or nothing was learned in it.
-    """
-    config = runs.read_config(start)
-    runs.require_weights(start)
-    former = Job(**config["job"]) if "job" in config else Job("", config["model"])
-    settings = dict(former.settings or {}) if same_model or job.model == former.model else {}
-    settings["architecture"] = config["params"]["architecture"]
-    return replace(
-        job,
-        model=former.model if same_model else job.model,
-        settings=settings | dict(job.settings or {}),
-        image_size=job.image_size or former.image_size,
-        fit=job.fit or former.fit,
-        keep_depth=job.keep_depth or former.keep_depth,
-        start=str(start.resolve()),
-    )
 
 
 def spec_of(read: Read, seed: int) -> "Spec":
@@ -206,22 +231,6 @@ def spec_of(read: Read, seed: int) -> "Spec":
 
     train, counts = read.train, tuple(n for n in read.labels_by_class().values() if n)
     return Spec(train.shape, len(train), len(counts), train.n_labeled, seed, counts)
-
-
-def check_start(run: str, start: "Learner", learner: "Learner", spec: "Spec") -> None:
-    """Check that the weights of a run fit the net, before anything is written.
-
-    Raises
-    ------
-    InputError
-        Naming the first that does not.
-    """
-    from whatwhere.learner.start import Start, begin
-
-    try:
-        begin(learner.build(spec).state_dict(), (), Start(start.module_.state_dict(), ()))
-    except InputError as error:
-        raise InputError(f"--from {run}: {error}") from None
 
 
 def told_of(read: Read) -> list[str]:
@@ -237,7 +246,7 @@ def told_of(read: Read) -> list[str]:
         if counts[most] > counts[fewest]:
             line += f", from {counts[fewest]} ({fewest}) to {counts[most]} ({most})"
     else:
-        line += "; no labels"
+        line += "; no labels, so it will describe images and name no classes"
     if read.validation is not None:
         line += f"; {len(read.validation):,} more to validate on"
     if test is not None:

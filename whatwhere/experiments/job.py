@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
@@ -35,23 +37,44 @@ class Machine:
         Of torch on the CPU. Default: as torch chooses, or as OMP_NUM_THREADS says.
     cache : bool
         Whether the decoded images of a folder are kept in the user's cache.
+    devices : int
+        Processes on each node, one a device. What torchrun or srun started is counted instead.
+    num_nodes : int
+        Nodes; more than one are started by torchrun or srun.
+    compile : bool
+        Whether updates are compiled.
     """
 
     device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
     cache: bool = True
+    devices: int = 1
+    num_nodes: int = 1
+    compile: bool = False
 
     def fabric(self) -> Any:
-        """Return the engine's runtime.
+        """Return the engine's runtime; among several processes, once they have met.
 
         Raises
         ------
         InputError
-            If the device is not there.
+            If a device is not there, or what `compile` needs.
         """
+        from whatwhere.train import runtime
+
+        device = self.check()
+        return runtime.begin(
+            device,
+            devices=self.devices,
+            n_nodes=self.num_nodes,
+            precision=self.precision,
+            compiled=self.compile,
+        )
+
+    def check(self) -> str:
+        """Return the device, after a check that all is there, and set the number of threads."""
         import torch
-        from lightning_fabric import Fabric
 
         there = {
             "cpu": True,
@@ -69,8 +92,33 @@ class Machine:
             if self.threads > cores:
                 raise InputError(f"{self.threads} threads on {cores} cores; use {cores} at most")
             torch.set_num_threads(self.threads)
-        precision: Any = self.precision
-        return Fabric(accelerator=device, devices=1, precision=precision)
+        there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, self.devices)
+        if self.devices > there:
+            raise InputError(
+                f"--devices {self.devices}, and there {'is' if there == 1 else 'are'} {there} "
+                f"{device} here; use --devices {there}"
+            )
+        if self.compile:
+            check_compiler(device)
+        return device
+
+
+def check_compiler(device: str) -> None:
+    """Refuse to compile where there is no compiler.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"--compile needs a C++ compiler, and there is no {compiler} here; "
+            "install it (or name another in CXX), or leave --compile out"
+        )
+    if device == "cuda" and find_spec("triton") is None:
+        raise InputError("--compile needs triton on cuda; install it, or leave --compile out")
 
 
 @dataclass(frozen=True)
@@ -161,6 +209,11 @@ class Job:
         cache : bool
             Whether the decoded images of a folder are kept in the user's cache.
         """
+        if self.fit is not None and self.image_size is None:
+            raise InputError(
+                f"--fit {self.fit} says how images come to a size, and none is given; "
+                "give --image-size N, or leave --fit out"
+            )
         return sources.load(
             self.data,
             data_dir=self.data_dir,

@@ -15,6 +15,7 @@ LeCun, Bottou, Bengio, Haffner. Gradient-based learning applied to document reco
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from math import inf
@@ -193,7 +194,9 @@ class ConvolutionalClassifier(ImageClassifier):
         settled, sampler = self.settle(spec), self.sampler(spec)
         adam = partial(torch.optim.Adam, lr=self.learning_rate)
         objective = self.objective(self._weights(spec, sampler))
-        update = GradientUpdate(module, objective, adam, schedule=LinearDecay(self.decay_from))
+        update = GradientUpdate(
+            module, objective, adam, self.moving(module), schedule=LinearDecay(self.decay_from)
+        )
         stage = Stage("joint", [update], settled.epochs, settled.batch_size, sampler=sampler)
         if self.shift:
             stage.view = RandomShift(self.shift)
@@ -201,6 +204,10 @@ class ConvolutionalClassifier(ImageClassifier):
             metric = "validation/error" if spec.n_classes else "validation/reconstruction"
             stage.early_stopping = EarlyStopping(self.patience, metric)
         return [stage]
+
+    def moving(self, module: nn.Module) -> Sequence[nn.Module]:
+        """Return the parts that learn; all of them where none is named."""
+        return ()
 
     def sampler(self, spec: Spec) -> Sampler:
         """Return how batches are made: few labels are cycled, many are met as they come."""

@@ -14,6 +14,7 @@ Zhang, Lee, Lee. Augmenting supervised neural networks with unsupervised objecti
 image classification. ICML 2016 (which maps are paired).
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any, ClassVar
@@ -23,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
-from whatwhere.core import UNLABELED, Batch, Objective, Terms, seeded
+from whatwhere.core import UNLABELED, Batch, Objective, Terms, joint_count, seeded
 from whatwhere.learner import Spec, infer
 from whatwhere.models.cnn import CNNModule, ConvolutionalClassifier
 from whatwhere.nn.conv import Code, Decoder, Encoder, in_channels_last
@@ -131,7 +132,7 @@ def mean_square(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
     if rows is None:
         return F.mse_loss(a, b)
     each = (a - b).square().flatten(1).mean(dim=1)
-    return (each * rows).sum() / rows.sum().clamp(min=1)
+    return (each * rows).sum() / joint_count(rows.sum())
 
 
 @dataclass(eq=False, repr=False)
@@ -146,7 +147,7 @@ class SWWAE(ConvolutionalClassifier):
     architecture : str
         ``(64)5c`` a convolution of 64 maps 5 x 5 with ReLU, ``2p`` max-pooling 2 x 2, ``100fc`` a
         hidden dense layer; the class layer is always added. "auto": the levels and maps that suit
-        the size of the images; 28 x 28 pixels get ``(32)5c-2p-(64)3c-2p``.
+        the size of the images; 28 x 28 pixels get ``(16)5c-2p-(32)3c-2p-(64)3c-2p``.
     nll, reconstruction, middle : float
         λ_nll, λ_rec and λ_mid of means over elements.
     reconstruct_labeled : bool
@@ -217,6 +218,12 @@ class SWWAE(ConvolutionalClassifier):
     def uses_unlabeled(self) -> bool:
         """Whether there is a term that needs no label."""
         return bool(self.reconstruction or self.middle)
+
+    def moving(self, module: nn.Module) -> Sequence[nn.Module]:
+        """Return all parts, or all but the decoder where it is not run."""
+        if self.uses_unlabeled:
+            return ()
+        return [part for name, part in module.named_children() if name != "decoder"]
 
     def objective(self, class_weight: tuple[float, ...] = ()) -> Objective:
         """Return equation 7, the rows of its nll weighted by their classes where there are."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whatwhere.core import UNLABELED, Batch, Classifies, Terms
+from whatwhere.core import UNLABELED, Batch, Classifies, Terms, joint_count
 
 
 def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
@@ -34,6 +34,8 @@ def cross_entropy(logits: Tensor, y: Tensor, class_weight: tuple[float, ...] = (
     torch's own divides by the weights in the batch: how much a rare class counts depends on its
     company, and a batch of one class alone would have no weights at all.
 
+    Where several processes learn together, all of their labeled rows are counted.
+
     A batch without a label gives 0, with gradient 0 (torch's own mean gives nan).
 
     Parameters
@@ -45,7 +47,7 @@ def cross_entropy(logits: Tensor, y: Tensor, class_weight: tuple[float, ...] = (
     class_weight : tuple of float, optional
         w_c of each class; see `class_weights`. Default: 1.
     """
-    labeled = (y != UNLABELED).sum().clamp(min=1)
+    labeled = joint_count((y != UNLABELED).sum())
     if not class_weight:
         return F.cross_entropy(logits, y, ignore_index=UNLABELED, reduction="sum") / labeled
     each = F.cross_entropy(logits, y, ignore_index=UNLABELED, reduction="none")

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from whatwhere.core import Batch, InputError, key
 from whatwhere.train import checkpoint
+from whatwhere.train.processes import Processes
 from whatwhere.train.stage import Stage
 
 if TYPE_CHECKING:
@@ -79,6 +81,9 @@ class Place:
 @dataclass
 class Trainer:
     """Run stages in their order.
+
+    Several processes run it at once, each with its share of every joint batch, and end in the same
+    weights. The first one judges, writes, and tells its watchers.
 
     Parameters
     ----------
@@ -150,18 +155,18 @@ class Trainer:
         with torch.random.fork_rng(devices=devices):
             if state is not None:
                 module.load_state_dict(state["module"])
-            for watcher in self.watch:
+            watch = self.watch if fabric.is_global_zero else ()
+            for watcher in watch:
                 watcher.begin(stages, place.history)
             try:
                 while place.stage < len(stages):
-                    leg = _Leg(
-                        self, fabric, module, stages[place.stage], data, seed, monitor, place
-                    )
+                    stage = stages[place.stage]
+                    leg = _Leg(self, fabric, watch, module, stage, data, seed, monitor, place)
                     leg.run(state)
                     state = None
                     place = Place(stage=place.stage + 1, history=place.history)
             finally:
-                for watcher in self.watch:
+                for watcher in watch:
                     watcher.end()
         return place.history
 
@@ -188,6 +193,7 @@ class _Leg:
 
     trainer: Trainer
     fabric: "Fabric"
+    watch: Sequence[Watcher]
     module: nn.Module
     stage: Stage
     data: Data
@@ -200,6 +206,7 @@ class _Leg:
 
     def run(self, state: Mapping[str, Any] | None) -> None:
         """Run the stage, or the rest of it from a checkpoint's `state`."""
+        self.processes = Processes.of(self.fabric)
         self.reseed = reseeder(self.fabric.device)
         if state is None:
             self.reseed(key(self.seed, self.place.stage, "prepare"))
@@ -224,6 +231,7 @@ class _Leg:
             self.module.eval()
         if self.best is not None:
             self.module.load_state_dict(self.best)
+        self.processes.copy_statistics(self.module)
 
     def epoch(self) -> None:
         """Take the steps of one epoch, record it, and write the checkpoint."""
@@ -241,20 +249,29 @@ class _Leg:
         batches = stage.sampler(self.data.y, stage.batch_size, order)
         while place.step < len(batches):
             began = time.perf_counter()
-            batch = self.take(batches[place.step])
+            rows, share = self.processes.own(batches[place.step])
+            batch = self.take(rows)
             place.waited += time.perf_counter() - began
-            self.step(batch, (place.epoch + place.step / len(batches)) / stage.epochs)
+            with share:
+                self.step(batch, (place.epoch + place.step / len(batches)) / stage.epochs)
+            n_images = len(batches[place.step])
             place.step += 1
-            place.images += len(batch.y)
+            place.images += n_images
             place.seconds += time.perf_counter() - began
-            for watcher in self.trainer.watch:
-                watcher.step(place, len(batches), len(batch.y))
-            if self.trainer.stop():
+            for watcher in self.watch:
+                watcher.step(place, len(batches), n_images)
+            stopped, due = self.processes.asked(
+                place.step, len(batches), self.trainer.stop, self.is_due
+            )
+            if stopped or due:
                 self.save_if_finite()
+            if stopped:
                 raise Interrupted(f"stage {stage.name!r}, epoch {place.epoch + 1}")
-            if time.monotonic() - self.saved_at > self.trainer.save_seconds:
-                self.save_if_finite()
         self.end_epoch()
+
+    def is_due(self) -> bool:
+        """Say whether the last checkpoint is old."""
+        return time.monotonic() - self.saved_at > self.trainer.save_seconds
 
     def end_epoch(self) -> None:
         """Record the epoch, and write the checkpoint if all is finite."""
@@ -273,7 +290,7 @@ class _Leg:
             **facts,
             **terms,
         }
-        broken = self.not_finite(terms)
+        broken = self.processes.agree(lambda: self.not_finite(terms))
         if broken is None:
             record |= self.judge()
             place.history.append(record)
@@ -281,28 +298,33 @@ class _Leg:
             place.seconds, place.waited, place.images = 0.0, 0.0, 0
             self.counts.clear()
             self.save()
-        for watcher in self.trainer.watch:
+        for watcher in self.watch:
             watcher.epoch(record)
         if broken is not None:
             where = f"stage {self.stage.name!r}, epoch {record['epoch'] + 1}"
             raise Diverged(f"{where}: {broken}; try a smaller learning rate")
 
     def take(self, rows: Tensor) -> Batch:
-        """Return this process's part of a joint batch, as the stage sees it."""
-        place, fabric = self.place, self.fabric
-        batch = self.data.take(rows[fabric.global_rank :: fabric.world_size])
-        if batch.x.device != fabric.device:
-            batch = Batch(*(part.to(fabric.device) for part in batch))
-        self.reseed(key(self.seed, place.stage, place.epoch, place.step, "view"))
+        """Return the batch of these rows, as the stage sees it."""
+        batch = self.data.take(rows)
+        if batch.x.device != self.fabric.device:
+            batch = Batch(*(part.to(self.fabric.device) for part in batch))
+        self.reseed(self.own_key("view"))
         with torch.no_grad():
             return self.stage.view(batch)
+
+    def own_key(self, who: int | str) -> int:
+        """Return the key of what this process draws for its rows in this step."""
+        place, rank = self.place, self.processes.rank
+        counters = (self.seed, place.stage, place.epoch, place.step, who)
+        return key(*counters, rank) if rank else key(*counters)
 
     def step(self, batch: Batch, progress: float) -> None:
         """Give a batch to each update, and add its terms up on the device."""
         place = self.place
         for number, update in enumerate(self.stage.updates):
             if place.step % update.every == 0:
-                self.reseed(key(self.seed, place.stage, place.epoch, place.step, number))
+                self.reseed(self.own_key(number))
                 for term, value in update.step(batch, progress).items():
                     name = f"{update.name}/{term}"
                     if name in self.sums:
@@ -312,8 +334,9 @@ class _Leg:
                     self.counts[name] += 1
 
     def means(self) -> dict[str, float]:
-        """Return each term as a mean over the steps of this epoch so far."""
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        """Return each term as a mean over the steps of this epoch so far, and over processes."""
+        sums = self.processes.mean(self.sums)
+        return {name: float(total) / self.counts[name] for name, total in sums.items()}
 
     def not_finite(self, terms: Mapping[str, float]) -> str | None:
         """Say which term, or else which weight, is not finite; None where all are."""
@@ -335,7 +358,7 @@ class _Leg:
         with ExitStack() as stack, torch.no_grad():
             for update in self.stage.updates:
                 stack.enter_context(update.evaluating())
-            said = self.monitor(self.module)
+            said = self.processes.agree(partial(self.monitor, self.module))
             if rule is not None:
                 if rule.metric not in said:
                     raise InputError(
@@ -353,19 +376,23 @@ class _Leg:
     def save_if_finite(self) -> None:
         """Write the checkpoint within an epoch; one that is broken must not replace a good one."""
         self.saved_at = time.monotonic()
-        if self.trainer.checkpoint is not None and self.not_finite(self.means()) is None:
+        if self.trainer.checkpoint is None:
+            return
+        terms = self.means()
+        if self.processes.agree(lambda: self.not_finite(terms)) is None:
             self.save()
 
     def save(self) -> None:
         """Write the checkpoint."""
         self.saved_at = time.monotonic()
-        if self.trainer.checkpoint is None or not self.fabric.is_global_zero:
+        if self.trainer.checkpoint is None:
             return
         state = {
             "module": self.module.state_dict(),
             "updates": [update.state_dict() for update in self.stage.updates],
-            "sums": self.sums,
+            "sums": dict(self.processes.mean(self.sums)),
             "counts": dict(self.counts),
             "best": self.best,
         }
-        checkpoint.write(self.trainer.checkpoint, state, asdict(self.place))
+        if self.processes.first:
+            checkpoint.write(self.trainer.checkpoint, state, asdict(self.place))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from whatwhere.core import Batch, Objective, Terms
+from whatwhere.core import Batch, Objective, Terms, sharing
+from whatwhere.train.processes import Processes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,7 +34,11 @@ class Update(Protocol):
         """Get ready on the device, before the stage's first epoch or when going on with it."""
 
     def step(self, batch: Batch, progress: float) -> Terms:
-        """Move once; `progress` is the part of the stage that is done, in [0, 1)."""
+        """Move once; `progress` is the part of the stage that is done, in [0, 1).
+
+        Several processes each have a share of the batch; `core.joint_sum` adds up over all. What
+        is recorded of a term is its mean over the processes.
+        """
         ...
 
     def begin_epoch(self) -> None:
@@ -51,7 +56,10 @@ class Update(Protocol):
         """Leave in the module what was learned; nothing moves after it."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a later `load_state_dict` needs to go on to the same bits."""
+        """Return all that a later `load_state_dict` needs to go on to the same bits.
+
+        All processes call it at once; the first one's answer is kept.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -84,7 +92,8 @@ class GradientUpdate:
     module : nn.Module
         What the objective is given.
     objective : callable (module, batch) -> Terms
-        A function, or an `nn.Module` if it has state (persistent chains, a running mean).
+        A function, or an `nn.Module` if it has state (persistent chains, a running mean). Each of
+        several processes holds some rows of the buffers that it names in `sharded`.
     optimizer : callable (parameters) -> Optimizer
         For instance ``partial(torch.optim.SGD, lr=0.1)``. Its `step` is given a closure, so L-BFGS
         works as any other.
@@ -129,11 +138,19 @@ class GradientUpdate:
             self._joined, self._optimizer = fabric.setup(
                 Joined(self.module, self.objective), self.optimizer(self._parameters)
             )
+        self._processes = Processes.of(fabric)
+        # After the set-up, for DDP wants all processes to hold the same.
+        for name in self._sharded:
+            setattr(self.objective, name, self._processes.shard(getattr(self.objective, name)))
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._averages = []
         if self.average is not None:
             rule = get_ema_multi_avg_fn(self.average)
             self._averages = [AveragedModel(p, multi_avg_fn=rule, use_buffers=True) for p in parts]
+
+    @property
+    def _sharded(self) -> Sequence[str]:
+        return getattr(self.objective, "sharded", ())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -165,6 +182,9 @@ class GradientUpdate:
             nonlocal terms
             self._optimizer.zero_grad()
             terms = self._joined(batch)
+            share = sharing()
+            if share is not None and share.factor != 1:
+                terms = {name: share.factor * value for name, value in terms.items()}
             values = list(terms.values())
             loss = torch.stack(values).sum() if len(values) > 1 else values[0]
             self._fabric.backward(loss)
@@ -172,7 +192,8 @@ class GradientUpdate:
                 self._fabric.clip_gradients(
                     self._joined, self._optimizer, max_norm=self.clip, error_if_nonfinite=False
                 )
-            return loss
+            # L-BFGS decides by the loss: all processes have to see the same.
+            return loss if share is None else share.add(loss) / share.n
 
         self._optimizer.step(closure)
         if self.constraint is not None:
@@ -211,7 +232,10 @@ class GradientUpdate:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of optimizer, objective and averages."""
-        own = self.objective.state_dict() if isinstance(self.objective, nn.Module) else {}
+        own = {}
+        if isinstance(self.objective, nn.Module):
+            own = self.objective.state_dict()
+            own |= {name: self._processes.gather(own[name]) for name in self._sharded}
         return {
             "optimizer": self._optimizer.state_dict(),
             "objective": own,
@@ -222,7 +246,10 @@ class GradientUpdate:
         """Go on from `state`, after `start`."""
         self._optimizer.load_state_dict(state["optimizer"])
         if isinstance(self.objective, nn.Module):
-            self.objective.load_state_dict(state["objective"])
+            shards = {
+                name: self._processes.shard(state["objective"][name]) for name in self._sharded
+            }
+            self.objective.load_state_dict(state["objective"] | shards)
         for average, saved in zip(self._averages, state["averages"], strict=True):
             average.load_state_dict(saved)
 
