@@ -268,8 +268,8 @@ def test_images_worth_labelling_come_with_the_file_and_the_command(folders, page
     path = folders.practitioner()
     text = page(render(path)).text
     assert "unlabeled/23.png 4 41.0 % 9" in text
-    assert f"Fill in the column “label” of {path}/label-next.csv" in text
-    assert f"--from {path} --labels {path}/label-next.csv" in text
+    assert f"Move each of them ({path}/label-next.csv lists them) into the folder" in text
+    assert f"--from {path} --labels all" in text
     (path / "label-next.csv").unlink()
     text = page(render(path)).text
     assert "unlabeled/23.png" in text

@@ -174,9 +174,9 @@ def _caption(chosen: Sequence[Choice], images: Images) -> str:
         )
     else:
         text = (
-            f"{count}: those between whose two likeliest classes the classifier can hardly decide, "
-            "and no two of them much alike. Below each: those two classes, and how probable it "
-            "holds the first."
+            f"{count}, chosen among those that the classifier is least sure of so that no two are "
+            "much alike, the least sure first. Below each: its two likeliest classes, and how "
+            "probable the classifier holds the first."
         )
     if images.names is not None:
         text += f" Fill in their labels in {runs.LABEL_NEXT}."

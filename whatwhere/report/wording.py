@@ -382,13 +382,10 @@ def label_next(run: Run) -> tuple[str, str]:
     if earlier:
         said = f"Fill in the column “label” of {own}, add its rows to {earlier}, and train on:"
         return said, _go_on(run, earlier)
-    said = f"Fill in the column “label” of {own}, and train on:"
     if _part(run, "data").get("n_labeled"):
-        said = (
-            f"Fill in the column “label” of {own}, add a row for each image whose label you know "
-            "already (the file stands for all labels), and train on:"
-        )
-    return said, _go_on(run, str(own))
+        said = f"Move each of them ({own} lists them) into the folder of its class, and train on:"
+        return said, _go_on(run, str(_part(run, "job").get("labels") or ""))
+    return f"Fill in the column “label” of {own}, and train on:", _go_on(run, str(own))
 
 
 def _go_on(run: Run, labels: str) -> str:
@@ -462,7 +459,7 @@ def _measuring(run: Run, path: str) -> list[tuple[str, str]]:
     elif n_labeled:
         words = "Measure it on other images with labels"
         found.append((words, f"whatwhere evaluate {path} FOLDER --split all"))
-    if data.get("n_test") or not n_labeled:
+    if data.get("n_test"):
         n = n_labeled or 100
         found.append(
             (
