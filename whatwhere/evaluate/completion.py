@@ -87,7 +87,8 @@ def complete(
 ) -> np.ndarray:
     """Return images whose hidden pixels the learner filled in.
 
-    Each image is completed by itself: what stands beside it makes no difference but for rounding.
+    Each image is completed by itself: what stands beside it makes no difference but for rounding,
+    and for what many steps make of that where two pixels of a window are all but equal.
     The values of hidden pixels are not looked at.
 
     Parameters
