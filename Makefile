@@ -33,7 +33,7 @@ imports: install
 	$(BIN)/lint-imports
 
 bench: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py --json results/benchmarks/engine.json
+	$(BIN)/python benchmarks/run.py
 
 tables: install
 	$(BIN)/python docs/tables.py

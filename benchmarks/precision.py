@@ -140,8 +140,8 @@ def measure(data_dir: str | None) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[list[str]]:
-    """Return the two tables as text, cell by cell, a head first in each."""
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return the two tables as text, a head first in each."""
     table = [["seed", *PRECISIONS, "difference", "time, half : full"]]
     for row in found["precision"]:
         errors = [f"{row[precision]['error']:.2f} %" for precision in PRECISIONS]
@@ -157,7 +157,7 @@ def lines(found: dict[str, Any]) -> list[list[str]]:
         [row["net"], f"{row['time_ratio']:.2f}", f"{row['first_epoch_extra_seconds']:.1f}", "", ""]
         for row in found["compile"]
     ]
-    return table
+    return ["  ".join(cell.ljust(28) for cell in row).rstrip() for row in table]
 
 
 def main() -> None:
@@ -168,8 +168,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(asked.data_dir)
-    for cells in lines(found):
-        print("  ".join(cell.ljust(26) for cell in cells).rstrip())
+    print("\n".join(lines(found)))
     if asked.json:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(json.dumps(found, indent=1) + "\n")

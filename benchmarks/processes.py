@@ -124,8 +124,8 @@ def measure(n_steps: int) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[list[str]]:
-    """Return the table as text, cell by cell, its head first."""
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return the table as text, its head first."""
     table = [["milliseconds a step", *WAYS, "processes : threads", "gradient, MB"]]
     for row in found["nets"]:
         each = row["milliseconds_a_step"]
@@ -133,7 +133,7 @@ def lines(found: dict[str, Any]) -> list[list[str]]:
         cells += [f"{each[way]:.1f} ({row['efficiency'][way]:.0%})" for way in list(WAYS)[1:]]
         megabytes = f"{row['gradient_bytes'] / 1e6:.2f}"
         table.append([row["net"], *cells, f"{row['ratio']:.2f}", megabytes])
-    return table
+    return ["  ".join(cell.ljust(26) for cell in row).rstrip() for row in table]
 
 
 def main() -> None:
@@ -153,8 +153,7 @@ def main() -> None:
             train, asked.net, threads, processes, asked.steps,
         )  # fmt: skip
     found = measure(asked.steps)
-    for cells in lines(found):
-        print("  ".join(cell.ljust(26) for cell in cells).rstrip())
+    print("\n".join(lines(found)))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
     return None

@@ -12,7 +12,7 @@ from typing import Any
 from whatwhere.experiments.table import TABLE, markdown
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/export.md")
 BLOCK = re.compile(
     r"(<!-- (?P<kind>results|benchmark): (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S
 )
@@ -29,7 +29,7 @@ def benchmark(name: str) -> str:
     """Return what a benchmark recorded, as it prints it."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     module = __import__(name)
-    lines = module.lines(_read(ROOT / "results" / "benchmarks" / f"{name}.json"))
+    lines = module.lines(_read(ROOT / "results" / "benchmarks.json")[name])
     return "\n".join(["```", *lines, "```"])
 
 
