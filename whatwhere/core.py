@@ -186,6 +186,24 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Decodes(Protocol):
+    """Gives the images that codes stand for, (B, C, H, W)."""
+
+    def decode(self, code: "Tensor") -> "Tensor":
+        """Return the images of codes (B, K), which are features as `Encodes` gives them."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Says how typical images are of those that were learned from, (B,)."""
+
+    def score(self, x: "Tensor") -> "Tensor":
+        """Return a number for each image: the more typical, the larger; nats up to a constant."""
+        ...
+
+
+@runtime_checkable
 class HasFilters(Protocol):
     """Has filters that read like small images, (K, C, h, w)."""
 

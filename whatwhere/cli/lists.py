@@ -22,12 +22,13 @@ def report(
 def models() -> None:
     """List the learners and their hyper-parameters."""
     from whatwhere import models as room
+    from whatwhere.experiments.job import GIVEN_BY_DATA, STAGE_EPOCHS
 
     for name, (_, _, what) in room.CONTENTS.items():
         typer.echo(f"{name:8} {what}")
         learner = room.learner_class(name)()
         for key, value in learner.hyper_parameters().items():
-            if key not in ("image_shape", "channels", "value_range"):
+            if key not in (*GIVEN_BY_DATA, STAGE_EPOCHS):
                 typer.echo(f"  --set {key}={value}")
 
 

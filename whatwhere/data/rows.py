@@ -51,6 +51,13 @@ class Rows:
         _, c, h, w = self.x.shape
         return c, h, w
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value of a pixel, as batches have them."""
+        low, high = self.value_range
+        least, largest = (float(bound) for bound in self.x.aminmax())
+        return (least - low) / (high - low), (largest - low) / (high - low)
+
     def take(self, rows: Tensor) -> Batch:
         """Return the batch of these rows, its images float32 in [0, 1].
 

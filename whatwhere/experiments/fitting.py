@@ -88,6 +88,7 @@ def fit(
         read = job.read(machine.cache)
         spec = spec_of(read, job.seed)
         chosen = learner.choose(spec)
+        learner.plan(spec)  # what a plan refuses is refused before anything is written
         if start is not None:
             beginning.check_weights(str(job.start), start, learner, spec)
             beginning.check_unseen(str(job.start), read, machine.cache)
@@ -227,10 +228,12 @@ def _train(
 
 def spec_of(read: Read, seed: int) -> "Spec":
     """Return what the images ask of a module."""
+    from whatwhere.data.rows import Rows
     from whatwhere.learner import Spec
 
     train, counts = read.train, tuple(n for n in read.labels_by_class().values() if n)
-    return Spec(train.shape, len(train), len(counts), train.n_labeled, seed, counts)
+    bounds = Rows(train.x).bounds
+    return Spec(train.shape, len(train), len(counts), train.n_labeled, seed, counts, bounds)
 
 
 def told_of(read: Read) -> list[str]:
@@ -285,7 +288,6 @@ def fit_images(learner: "Learner", read: Read, start: "Learner | None" = None) -
 
     validation = None if read.validation is None else (read.validation.x, read.validation.y)
     y = read.train.y if read.train.n_labeled else None
-    assert isinstance(learner, ImageClassifier)
     if isinstance(start, ImageClassifier):
         places = {name: place for place, name in enumerate(read.train.classes)}
         unknown = UNLABELED - 1  # a place that no class has
@@ -293,7 +295,7 @@ def fit_images(learner: "Learner", read: Read, start: "Learner | None" = None) -
     try:
         return learner.fit(read.train.x, y, validation=validation, start=start)
     finally:  # an interrupted learner is a fitted one
-        if len(getattr(learner, "classes_", ())):
+        if isinstance(learner, ImageClassifier) and len(getattr(learner, "classes_", ())):
             learner.name_classes([read.train.classes[place] for place in learner.classes_])
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from whatwhere.learner import Learner
 
 GIVEN_BY_DATA = ("image_shape", "channels", "value_range", "trainer", "random_state")
+STAGE_EPOCHS = "stage_epochs"  # is told stage by stage, as STAGE.epochs
 LABEL_WORDS = ("all", "none")
 SKIPPED_TOLD = 100  # files that a run's record names; skipped.csv names all
 
@@ -186,13 +187,18 @@ class Job:
         """
         cls = models.learner_class(self.model)
         types = get_type_hints(cls)
-        known = [f.name for f in fields(cls) if f.init and f.name not in GIVEN_BY_DATA]
-        values = {}
+        told_otherwise = (*GIVEN_BY_DATA, STAGE_EPOCHS)
+        known = [f.name for f in fields(cls) if f.init and f.name not in told_otherwise]
+        values, epochs = {}, {}
         for name, value in (self.settings or {}).items():
-            if name not in known:
+            stage, _, of_stage = name.rpartition(".")
+            if stage and of_stage == "epochs":
+                epochs[stage] = parse_value(name, value, int)
+            elif name in known:
+                values[name] = parse_value(name, value, types[name])
+            else:
                 raise unknown(f"{self.model} has no hyper-parameter", name, known)
-            values[name] = parse_value(name, value, types[name])
-        learner = cls(random_state=self.seed, **values)
+        learner = cls(random_state=self.seed, stage_epochs=epochs or None, **values)
         learner.check()
         if values.get("patience") is not None and self.n_validation() is None:
             raise InputError(

@@ -53,11 +53,7 @@ class ImageClassifier(ClassifierMixin, Learner):
             If `y` names one class only (-1 is none), images cannot be read, or the weights of
             `start` do not fit.
         """
-        if start is not None and not isinstance(start, Learner):
-            raise InputError(
-                f"start={start!r}: it takes a fitted learner; whatwhere.load reads one"
-            )
-        begun = None if start is None else start._start()  # first, for it may be this learner
+        begun = self._begun(start)  # first, for it may be this learner
         labels = None
         if y is None:
             self.classes_ = np.empty(0, dtype=int)

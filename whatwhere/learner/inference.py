@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ INFERENCE_BATCH = 500
 def infer(module: nn.Module, rows: Rows, function: Callable[[Any, Tensor], T]) -> Iterator[T]:
     """Yield `function(module, x)` for one part of the images after another, in evaluation mode."""
     module.eval()
-    device = next(module.parameters()).device
+    device = next(chain(module.parameters(), module.buffers())).device
     with torch.no_grad():
         for part in torch.arange(len(rows), device=rows.y.device).split(INFERENCE_BATCH):
             yield function(module, rows.take(part).x.to(device))

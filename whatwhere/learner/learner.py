@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from whatwhere import runs
-from whatwhere.core import UNLABELED, Encodes, InputError, Reconstructs
+from whatwhere.core import UNLABELED, Encodes, InputError, Reconstructs, unknown
 from whatwhere.data.rows import Rows
 from whatwhere.learner.inference import Validation, infer
 from whatwhere.learner.start import Start, begin
@@ -45,6 +45,8 @@ class Spec(NamedTuple):
         Weights are drawn from it, each part by a key of its own.
     class_counts : tuple of int
         Labels of each class; empty where they are not known.
+    bounds : (float, float)
+        The least and the largest value of a pixel, after `value_range` was brought to [0, 1].
     """
 
     shape: tuple[int, int, int]
@@ -53,6 +55,7 @@ class Spec(NamedTuple):
     n_labeled: int = 0
     seed: int = 0
     class_counts: tuple[int, ...] = ()
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -72,6 +75,9 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         Decides every draw: weights, batches, noise.
     trainer : Trainer, optional
         Device, precision, checkpoints. Default: this process's CPU.
+    stage_epochs : dict of str to int, optional
+        Epochs of stages, by their names, where they are not to be what the other hyper-parameters
+        say. 0 leaves a stage out.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -79,6 +85,7 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     value_range: tuple[float, float] | None = None
     random_state: Any = None
     trainer: Trainer | None = None
+    stage_epochs: dict[str, int] | None = None
     n_features_in_: int = field(init=False)  # scikit-learn sets it
 
     @abstractmethod
@@ -88,6 +95,44 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     @abstractmethod
     def stages(self, module: Any, spec: Spec, /) -> list[Stage]:
         """Return how the module is trained."""
+
+    @abstractmethod
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        start: "Learner | None" = None,
+    ) -> Self:
+        """Learn from images, and from labels where the method looks at them."""
+
+    def plan(self, spec: Spec, start: Start | None = None) -> tuple[nn.Module, list[Stage]]:
+        """Return the module and how it is trained.
+
+        Parameters
+        ----------
+        spec : Spec
+        start : Start, optional
+            Weights to begin with.
+
+        Raises
+        ------
+        InputError
+            If the weights do not fit, or `stage_epochs` names a stage that is not there.
+        """
+        module = self.build(spec)
+        if start is not None:
+            begin(module.state_dict(), self._classes(), start)
+        stages = self.stages(module, spec)
+        named = {stage.name: stage for stage in stages}
+        for name, epochs in (self.stage_epochs or {}).items():
+            if name not in named:
+                raise unknown("there is no stage", name, named)
+            if not isinstance(epochs, Integral) or epochs < 0:
+                raise InputError(f"{name}.epochs is {epochs!r}; it takes a whole number from 0 on")
+            named[name].epochs = int(epochs)
+        return module, stages
 
     def choose(self, spec: Spec, /) -> dict[str, Any]:
         """Return the values of those hyper-parameters that are left to the data ("auto").
@@ -195,10 +240,17 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     def _set_classes(self, classes: list[Any]) -> None:
         """Do nothing: this learner has no classes."""
 
-    def _start(self) -> Start:
-        """Return what another learner may begin with."""
-        check_is_fitted(self)
-        return Start(self.module_.state_dict(), self._classes())
+    @staticmethod
+    def _begun(start: "Learner | None") -> Start | None:
+        """Return what a learner may begin with, of one that is fitted."""
+        if start is None:
+            return None
+        if not isinstance(start, Learner):
+            raise InputError(
+                f"start={start!r}: it takes a fitted learner; whatwhere.load reads one"
+            )
+        check_is_fitted(start)
+        return Start(start.module_.state_dict(), start._classes())
 
     def _train(
         self,
@@ -214,12 +266,9 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
             seed = check_random_state(state).randint(2**31 - 1)
         known = x.y[x.y != UNLABELED]
         counts = tuple(torch.bincount(known, minlength=n_classes).tolist())
-        self.spec_ = Spec(x.shape, len(x), n_classes, len(known), int(seed), counts)
+        self.spec_ = Spec(x.shape, len(x), n_classes, len(known), int(seed), counts, x.bounds)
         self.chosen_ = self.choose(self.spec_)
-        self.module_ = self.build(self.spec_)
-        if start is not None:
-            begin(self.module_.state_dict(), self._classes(), start)
-        stages = self.stages(self.module_, self.spec_)
+        self.module_, stages = self.plan(self.spec_, start)
         self.stages_ = [stage.describe() for stage in stages]
         monitor = None if validation is None else Validation(validation)
         self._end_fit()  # before training: an interrupted learner is a fitted one

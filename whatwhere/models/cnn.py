@@ -22,6 +22,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
@@ -226,7 +227,7 @@ class ConvolutionalClassifier(ImageClassifier):
     def _weights(self, spec: Spec, sampler: Sampler) -> tuple[float, ...]:
         """Return the weight of the rows of each class; none where all are 1."""
         if isinstance(self.class_weight, dict):
-            classes = self.classes_.tolist()
+            classes = getattr(self, "classes_", np.empty(0)).tolist()  # a plan may be made before
             strangers = [label for label in self.class_weight if label not in classes]
             if strangers and classes:
                 raise InputError(
