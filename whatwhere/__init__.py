@@ -10,10 +10,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from whatwhere.models import load
+    from whatwhere.models.autoencoder import Autoencoder
     from whatwhere.models.cnn import CNN
+    from whatwhere.models.deep_autoencoder import DeepAutoencoder
+    from whatwhere.models.denoising_autoencoder import DenoisingAutoencoder
+    from whatwhere.models.sparse_autoencoder import SparseAutoencoder
+    from whatwhere.models.stacked_autoencoder import StackedAutoencoder
     from whatwhere.models.swwae import SWWAE
 
-__all__ = ["CNN", "SWWAE", "load"]
+__all__ = [
+    "CNN",
+    "SWWAE",
+    "Autoencoder",
+    "DeepAutoencoder",
+    "DenoisingAutoencoder",
+    "SparseAutoencoder",
+    "StackedAutoencoder",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

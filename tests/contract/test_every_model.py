@@ -21,7 +21,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import check_random_state
 from sklearn.utils.estimator_checks import _get_check_estimator_ids, estimator_checks_generator
-from torch import nn
 
 import whatwhere
 from whatwhere import models
@@ -29,11 +28,17 @@ from whatwhere.core import UNLABELED, Batch, Classifies, InputError, Reconstruct
 from whatwhere.data.rows import Rows
 from whatwhere.learner import ImageClassifier, Learner, Spec
 from whatwhere.models import CONTENTS, learner_class
+from whatwhere.train.stage import Stage
 from whatwhere.train.trainer import Interrupted, Trainer, one_process
 from whatwhere.train.update import GradientUpdate
 
 # Small values for hyper-parameters that many methods share.
-SMALL: dict[str, Any] = {"architecture": "(4)3c-2p-(6)3c-2p", "epochs": 2, "batch_size": 8}
+SMALL: dict[str, Any] = {
+    "architecture": "(4)3c-2p-(6)3c-2p",
+    "epochs": 2,
+    "pretraining_epochs": 1,
+    "batch_size": 8,
+}
 
 # The one declared exception: -1 is unlabeled, so classes cannot be coded -1 and +1.
 LABEL_CODING = {"check_classifiers_classes": "-1 is unlabeled"}
@@ -211,7 +216,7 @@ def test_a_saved_learner_is_loaded_with_the_same_bits(name: str, fitted: Any, tm
     loaded = whatwhere.load(fitted.save(tmp_path / "run"))
     assert type(loaded) is type(fitted)
     assert same(outputs(loaded, images(seed=1)), outputs(fitted, images(seed=1)))
-    assert loaded.hyper_parameters() == fitted.hyper_parameters()
+    assert loaded.hyper_parameters() == fitted.hyper_parameters() | fitted.chosen_
 
 
 def test_a_loaded_learner_saves_what_it_was_loaded_from(name: str, fitted: Any, tmp_path: Path):
@@ -306,49 +311,54 @@ def batch_of(X: np.ndarray, y: np.ndarray) -> Batch:
     return Rows(X, y).take(torch.arange(len(X)))
 
 
-def plan(name: str, **params: Any) -> tuple[nn.Module, list[GradientUpdate]]:
-    """Return a method's module and its updates by gradient."""
+def plan(name: str, **params: Any) -> list[tuple[GradientUpdate, Stage]]:
+    """Return a method's updates by gradient, each with its stage."""
     learner = make(name, **params)
     spec = Spec((1, 8, 8), n_samples=24, n_classes=3, n_labeled=18)
-    module = learner.build(spec)
-    updates = [update for stage in learner.stages(module, spec) for update in stage.updates]
-    return module, [update for update in updates if isinstance(update, GradientUpdate)]
+    _, stages = learner.plan(spec)
+    pairs = [(update, stage) for stage in stages for update in stage.updates]
+    return [(update, stage) for update, stage in pairs if isinstance(update, GradientUpdate)]
 
 
 def test_unlabeled_rows_change_no_term_called_nll(name: str):
-    module, updates = plan(name)
-    module.eval()  # a batch norm in training mode lets rows see one another
     y, X, other = some_labels(), images(), images()
     other[y == UNLABELED] = images(6, seed=5)
-    for update in updates:
-        one, two = (update.objective(module, batch_of(x, y)) for x in (X, other))
-        part = update.objective(module, batch_of(X[y != UNLABELED], y[y != UNLABELED]))
+    for update, stage in plan(name):
+        update.module.eval()  # a batch norm in training mode lets rows see one another
+
+        def terms(x: np.ndarray, y: np.ndarray, update: Any = update, stage: Stage = stage) -> Any:
+            return update.objective(update.module, stage.view(batch_of(x, y)))
+
+        one, two = terms(X, y), terms(other, y)
+        part = terms(X[y != UNLABELED], y[y != UNLABELED])
         for term in {"nll"} & one.keys():
             torch.testing.assert_close(one[term], two[term], rtol=1e-6, atol=0)
             torch.testing.assert_close(one[term], part[term], rtol=1e-5, atol=0)
 
 
 def test_a_batch_without_labels_gives_a_finite_loss_and_finite_gradients(name: str):
-    module, updates = plan(name)
-    for update in updates:
-        terms = update.objective(module, batch_of(images(), np.full(24, UNLABELED)))
+    for update, stage in plan(name):
+        batch = stage.view(batch_of(images(), np.full(24, UNLABELED)))
+        terms = update.objective(update.module, batch)
         assert all(bool(value.isfinite()) for value in terms.values())
         torch.stack(list(terms.values())).sum().backward()
-        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in module.parameters())
+        parameters = list(update.module.parameters())
+        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
 
 
 def test_every_parameter_that_an_update_names_gets_a_gradient_and_no_other_does(name: str):
-    module, updates = plan(name)
     fabric = one_process()
-    for update in updates:
-        module.zero_grad(set_to_none=True)
+    for update, stage in plan(name):
+        update.module.zero_grad(set_to_none=True)
         update.start(fabric)
-        module.eval()
+        update.module.eval()
         update.begin_epoch()
-        update.step(batch_of(images(), some_labels()), 0.0)
-        parts = list(update.parts) or [module]
+        with torch.no_grad():
+            batch = stage.view(batch_of(images(), some_labels()))
+        update.step(batch, 0.0)
+        parts = list(update.parts) or [update.module]
         named = {id(p) for part in parts for p in part.parameters()}
-        for label, parameter in module.named_parameters():
+        for label, parameter in update.module.named_parameters():
             assert (parameter.grad is not None) == (id(parameter) in named), label
 
 
@@ -575,7 +585,7 @@ def test_one_class_is_too_few(classifier: str):
         ({"dropout": 1.0}, "dropout.*1"),
         ({"labeled_share": 0.0}, "labeled_share.*0"),
         ({"patience": 0}, "patience.*0"),
-        ({"epochs": "many"}, "epochs.*auto.*many"),
+        ({"epochs": "many"}, "epochs.*many"),
         ({"batch_size": "many"}, "batch_size.*auto.*many"),
         ({"class_weight": "even"}, "class_weight.*balanced.*even"),
         ({"class_weight": {0: -1.0}}, "class_weight of 0 is -1"),

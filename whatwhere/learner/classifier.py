@@ -156,5 +156,9 @@ class ImageClassifier(ClassifierMixin, Learner):
     def _classes(self) -> list[Any]:
         return self.classes_.tolist()
 
+    def _known_classes(self) -> list[Any]:
+        """Return the classes, none before `fit` has seen them: a plan may be made before."""
+        return self.classes_.tolist() if hasattr(self, "classes_") else []
+
     def _set_classes(self, classes: list[Any]) -> None:
         self.classes_ = np.array(classes) if classes else np.empty(0, dtype=int)

@@ -47,6 +47,9 @@ Measured, 5,000 images with 200 labels: 2, 5 and 10 epochs (192, 480 and 960 upd
 22.5 and 23.3 % on Fashion-MNIST; 5 and 10 with shifts 63.3 and 62.2 % on CIFAR-10. The faces: 10
 and 20 epochs (130 and 260 updates) both 2.0 %. How it grows with the labels was not measured."""
 
+FEATURE_UPDATES, FEWEST_FEATURE_EPOCHS, MOST_FEATURE_EPOCHS = 3000, 20, 200
+"""The same for auto-encoders, which have no labels to fit too well."""
+
 
 def architecture(shape: tuple[int, int, int]) -> str:
     """Return the layers for images of a shape (C, H, W).
@@ -86,3 +89,8 @@ def epochs(steps: int, n_labeled: int) -> int:
     """Return how many epochs of so many steps to take, with so many labels."""
     updates = UPDATES * max(1.0, n_labeled / OF_LABELS) ** 0.5
     return min(MOST_EPOCHS, max(FEWEST_EPOCHS, ceil(updates / max(steps, 1))))
+
+
+def feature_epochs(steps: int) -> int:
+    """Return how many epochs of so many steps an auto-encoder takes."""
+    return min(MOST_FEATURE_EPOCHS, max(FEWEST_FEATURE_EPOCHS, ceil(FEATURE_UPDATES / steps)))

@@ -107,6 +107,11 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     ) -> Self:
         """Learn from images, and from labels where the method looks at them."""
 
+    @property
+    def denoises(self) -> bool:
+        """Whether it is trained to rebuild clean images from noisy ones."""
+        return False
+
     def plan(self, spec: Spec, start: Start | None = None) -> tuple[nn.Module, list[Stage]]:
         """Return the module and how it is trained.
 

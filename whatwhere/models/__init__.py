@@ -13,6 +13,27 @@ if TYPE_CHECKING:
     from whatwhere.learner import Learner
 
 CONTENTS = {  # name on the command line: file, class, what it is
+    "autoencoder": ("autoencoder", "Autoencoder", "auto-encoder, dense or convolutional"),
+    "deep_autoencoder": (
+        "deep_autoencoder",
+        "DeepAutoencoder",
+        "auto-encoder of many layers, from random weights or pretrained ones",
+    ),
+    "denoising_autoencoder": (
+        "denoising_autoencoder",
+        "DenoisingAutoencoder",
+        "auto-encoder that rebuilds images from corrupted ones",
+    ),
+    "sparse_autoencoder": (
+        "sparse_autoencoder",
+        "SparseAutoencoder",
+        "auto-encoder whose code has few active units",
+    ),
+    "stacked_autoencoder": (
+        "stacked_autoencoder",
+        "StackedAutoencoder",
+        "layers trained one upon another, fine-tuned with labels",
+    ),
     "cnn": ("cnn", "CNN", "convolutional net, trained on labels alone"),
     "swwae": ("swwae", "SWWAE", "stacked what-where auto-encoder, with labels or without"),
 }

@@ -18,11 +18,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
@@ -33,12 +31,16 @@ from whatwhere.learner import ImageClassifier, Spec, defaults
 from whatwhere.learner.defaults import AUTO
 from whatwhere.nn.architecture import parse
 from whatwhere.nn.conv import Encoder, in_channels_last
-from whatwhere.objectives.classification import class_weights, classification
+from whatwhere.objectives.classification import (
+    BALANCED,
+    check_class_weight,
+    classification,
+    row_weights,
+)
 from whatwhere.train.stage import EarlyStopping, Mixed, Sampler, Shuffled, Stage
 from whatwhere.train.update import GradientUpdate, LinearDecay
 
 COUNT = Interval(Integral, 1, None, closed="left")
-BALANCED = "balanced"
 
 
 class Settled(NamedTuple):
@@ -152,10 +154,7 @@ class ConvolutionalClassifier(ImageClassifier):
         super().check()
         if self.architecture != AUTO:
             parse(self.architecture)
-        weights = self.class_weight.items() if isinstance(self.class_weight, dict) else ()
-        for label, weight in weights:
-            if not isinstance(weight, Real) or not 0 <= weight < inf:
-                raise InputError(f"class_weight of {label!r} is {weight!r}; it takes a number >= 0")
+        check_class_weight(self.class_weight)
 
     @abstractmethod
     def objective(self, class_weight: tuple[float, ...] = ()) -> Objective:
@@ -226,19 +225,10 @@ class ConvolutionalClassifier(ImageClassifier):
 
     def _weights(self, spec: Spec, sampler: Sampler) -> tuple[float, ...]:
         """Return the weight of the rows of each class; none where all are 1."""
-        if isinstance(self.class_weight, dict):
-            classes = getattr(self, "classes_", np.empty(0)).tolist()  # a plan may be made before
-            strangers = [label for label in self.class_weight if label not in classes]
-            if strangers and classes:
-                raise InputError(
-                    f"class_weight names the class {strangers[0]!r}, which no label has; "
-                    f"there are {', '.join(map(str, classes[:5]))}"
-                )
-            return tuple(float(self.class_weight.get(label, 1.0)) for label in classes)
         # Mixed batches are balanced as they are drawn: nothing is made up for twice.
-        if self.class_weight is None or isinstance(sampler, Mixed):
+        if isinstance(sampler, Mixed) and not isinstance(self.class_weight, dict):
             return ()
-        return class_weights(spec.class_counts)
+        return row_weights(self.class_weight, self._known_classes(), spec.class_counts)
 
     def _labeled_rows(self, spec: Spec, batch_size: int) -> int:
         """Return the labeled rows of a mixed batch; 0 where batches are not mixed."""

@@ -219,6 +219,11 @@ class SWWAE(ConvolutionalClassifier):
         """Whether there is a term that needs no label."""
         return bool(self.reconstruction or self.middle)
 
+    @property
+    def denoises(self) -> bool:
+        """Whether the decoder is trained, with noise on what the encoder sees."""
+        return self.noise > 0 and self.uses_unlabeled
+
     def moving(self, module: nn.Module) -> Sequence[nn.Module]:
         """Return all parts, or all but the decoder where it is not run."""
         if self.uses_unlabeled:

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import inf
+from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whatwhere.core import UNLABELED, Batch, Classifies, Terms, joint_count
+from whatwhere.core import UNLABELED, Batch, Classifies, InputError, Terms, joint_count
+
+BALANCED = "balanced"
 
 
 def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
@@ -24,6 +29,49 @@ def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
     if len(set(counts)) < 2:
         return ()
     return tuple(sum(counts) / (len(counts) * count) for count in counts)
+
+
+def check_class_weight(class_weight: dict[Any, float] | str | None) -> None:
+    """Check the weights of classes that a user gave.
+
+    Raises
+    ------
+    InputError
+        Naming the one that is no number from 0 on.
+    """
+    for label, weight in class_weight.items() if isinstance(class_weight, dict) else ():
+        if not isinstance(weight, Real) or not 0 <= weight < inf:
+            raise InputError(f"class_weight of {label!r} is {weight!r}; it takes a number >= 0")
+
+
+def row_weights(
+    class_weight: dict[Any, float] | str | None, classes: Sequence[Any], counts: Sequence[int]
+) -> tuple[float, ...]:
+    """Return the weight of the rows of each class; none where all are 1.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        As a learner's hyper-parameter.
+    classes : sequence
+        As the user calls them; empty where that is not known yet.
+    counts : sequence of int
+        Labels of each class.
+
+    Raises
+    ------
+    InputError
+        If the dict names a class that is not there.
+    """
+    if isinstance(class_weight, dict):
+        strangers = [label for label in class_weight if label not in classes]
+        if strangers and classes:
+            raise InputError(
+                f"class_weight names the class {strangers[0]!r}, which no label has; "
+                f"there are {', '.join(map(str, classes[:5]))}"
+            )
+        return tuple(float(class_weight.get(label, 1.0)) for label in classes)
+    return class_weights(counts) if class_weight == BALANCED else ()
 
 
 def cross_entropy(logits: Tensor, y: Tensor, class_weight: tuple[float, ...] = ()) -> Tensor:

@@ -122,6 +122,34 @@ class Mixed:
         return f"{self.labeled} labeled rows a batch, {way}; {rest} unlabeled"
 
 
+@dataclass(frozen=True)
+class Labeled:
+    """The labeled rows alone, shuffled, each once; few are met again until there are steps enough.
+
+    Parameters
+    ----------
+    steps : int
+        The least number of batches of an epoch.
+    """
+
+    steps: int = 1
+
+    def __call__(self, y: Tensor, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """Return the rows of each batch."""
+        known = (y != UNLABELED).nonzero()[:, 0]
+        n_steps = max(self.steps, -(-len(known) // batch_size))
+        n = max(len(known), n_steps * min(batch_size, len(known)))
+        passes = [
+            known[torch.randperm(len(known), generator=generator, device=y.device)]
+            for _ in range(-(-n // max(len(known), 1)))
+        ]
+        return torch.cat(passes)[:n].split(min(batch_size, len(known)))
+
+    def __str__(self) -> str:
+        """Say the rule."""
+        return f"labeled rows alone, shuffled, in {self.steps} batches at least"
+
+
 def _identity(batch: Batch) -> Batch:
     return batch
 
