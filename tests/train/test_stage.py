@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from whatwhere.core import UNLABELED, Batch, InputError
-from whatwhere.train.stage import EarlyStopping, Mixed, Shuffled, Stage
+from whatwhere.train.stage import EarlyStopping, Labeled, Mixed, Shuffled, Stage
 from whatwhere.train.update import GradientUpdate
 
 
@@ -43,6 +43,18 @@ def test_every_row_is_met_once_an_epoch(y: Tensor, batch_size: int, seed: int):
 def test_every_labeled_row_is_met_once_where_the_others_are_left_out(y, batch_size, seed):
     batches = Shuffled(unlabeled=False)(y, batch_size, numbers(seed))
     assert sorted(flat(batches)) == (y != UNLABELED).nonzero()[:, 0].tolist()
+
+
+@given(LABELS, BATCH_SIZES, st.integers(0, 2**31), st.integers(1, 9))
+def test_labeled_rows_alone_are_met_equally_often_in_as_many_batches_as_asked(
+    y: Tensor, batch_size: int, seed: int, steps: int
+):
+    batches = Labeled(steps)(y, batch_size, numbers(seed))
+    met, known = Counter(flat(batches)), (y != UNLABELED).nonzero()[:, 0].tolist()
+    assert sorted(met) == known
+    assert not known or max(met.values()) - min(met.values()) <= 1
+    assert len(batches) >= (steps if known else 0)
+    assert all(len(rows) <= batch_size for rows in batches)
 
 
 @given(LABELS, BATCH_SIZES, st.integers(0, 2**31), st.booleans())

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from whatwhere.core import Batch, Objective, Terms, seeded
 from whatwhere.learner import FeatureLearner, Spec, defaults
 from whatwhere.learner.defaults import AUTO
-from whatwhere.nn.architecture import parse
+from whatwhere.nn.architecture import Dense, parse
 from whatwhere.nn.conv import in_channels_last
 from whatwhere.nn.mirror import Mirror
 from whatwhere.nn.units import ACTIVATIONS, INITIALIZATIONS, MODERN
@@ -97,7 +97,8 @@ class MirrorLearner(FeatureLearner):
         Of all layers below the code: identity, logistic, tanh, relu, leaky_relu, softplus, elu or
         gelu.
     code_activation : str, optional
-        Of the code. Default: as the others.
+        Of the code. Default: identity for a dense code on top of other layers, which is mostly a
+        small one; else as the others.
     output : {"auto", "identity", "logistic"}
         The unit that gives a pixel. "auto": logistic for data in [0, 1], else identity.
     loss : {"auto", "squared_error", "cross_entropy"}
@@ -166,7 +167,11 @@ class MirrorLearner(FeatureLearner):
     @property
     def code_unit(self) -> str:
         """The activation of the code."""
-        return self.code_activation or self.activation
+        if self.code_activation is not None:
+            return self.code_activation
+        layers = parse(self.architecture)
+        # Measured: a rectified code of 256fc-64fc-2fc dies on MNIST, all images get the same.
+        return "identity" if len(layers) > 1 and isinstance(layers[-1], Dense) else self.activation
 
     def code_rule(self, spec: Spec) -> Callable[[Tensor], Tensor] | None:
         """Return what becomes of the code at last; None for nothing."""
@@ -232,8 +237,8 @@ class Autoencoder(MirrorLearner):
         code: ``"2fc"`` gives codes that can be drawn as a map, ``"(32)5c-2p-(64)3c-2p"`` maps of
         features, rebuilt without *where*.
     activation, code_activation : str
-        identity, logistic, tanh, relu, leaky_relu, softplus, elu or gelu; of the code by default as
-        of the other layers.
+        identity, logistic, tanh, relu, leaky_relu, softplus, elu or gelu; of a dense code on top of
+        other layers by default identity, of any other as of the other layers.
     output : {"auto", "identity", "logistic"}
         The unit that gives a pixel. "auto": logistic for data in [0, 1], else identity.
     loss : {"auto", "squared_error", "cross_entropy"}

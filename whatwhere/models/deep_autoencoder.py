@@ -17,12 +17,12 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from sklearn.utils._param_validation import StrOptions
 
 from whatwhere.learner import Spec
 from whatwhere.models.autoencoder import (
     COUNT,
-    OPTIMIZERS,
     RATE,
     MirrorLearner,
     ReconstructionLoss,
@@ -48,7 +48,7 @@ class DeepAutoencoder(MirrorLearner):
     pretraining_epochs : int
         Of each layer.
     pretraining_rate : float
-        Learning rate of each layer, constant and from half of its epochs on linearly down to 0.
+        Of Adam, for each layer; constant, and from half of its epochs on linearly down to 0.
     activation, code_activation, output, loss, tied, initialization, weight_decay, epochs,
     batch_size, optimizer, learning_rate, decay_from, patience
         As for `Autoencoder`; epochs, rate and patience are those of the whole net.
@@ -91,7 +91,7 @@ class DeepAutoencoder(MirrorLearner):
                 spec,
                 epochs=self.pretraining_epochs,
                 batch_size=settled.batch_size,
-                optimizer=partial(OPTIMIZERS[self.optimizer], lr=self.pretraining_rate),
+                optimizer=partial(torch.optim.Adam, lr=self.pretraining_rate),
                 loss=settled.loss,
             )
         whole = self.joint_stage(module, spec, "fine-tuning", objective)

@@ -59,7 +59,7 @@ def joint_mean(h: Tensor) -> Tensor:
 
 def kl_divergence(rho: float, mean: Tensor) -> Tensor:
     """Return Σ_j KL(ρ ‖ ρ̂_j), in nats, for mean activations ρ̂ (K,) in [0, 1]."""
-    mean = mean.clamp(SMALLEST, 1 - SMALLEST)
+    mean = mean + (mean.clamp(SMALLEST, 1 - SMALLEST) - mean).detach()
     on = rho * (log(rho) - mean.log())
     return (on + (1 - rho) * (log(1 - rho) - (-mean).log1p())).sum()
 

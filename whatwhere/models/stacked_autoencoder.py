@@ -29,7 +29,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from whatwhere.core import Batch, Terms, seeded
+from whatwhere.core import Batch, InputError, Terms, seeded
 from whatwhere.data.corruption import KINDS, corruption
 from whatwhere.learner import ImageClassifier, Spec, defaults
 from whatwhere.learner.defaults import AUTO
@@ -239,9 +239,11 @@ class StackedAutoencoder(ImageClassifier):
         "auto": 100, and less for small sets.
     class_weight : "balanced", dict or None
         As for `SWWAE`.
-    optimizer : {"adam", "sgd"}
-    pretraining_rate, learning_rate : float
-        Of each layer and of fine-tuning; constant for the first half, then linearly down to 0.
+    pretraining_rate : float
+        Of Adam, for each layer trained without labels.
+    optimizer, learning_rate : {"adam", "sgd"}, float
+        Of all training with labels. Both rates are constant for the first half of a stage, then go
+        linearly down to 0.
     weight_decay : float
         λ of λ/2 Σ W² in fine-tuning.
     patience : int, optional
@@ -343,6 +345,11 @@ class StackedAutoencoder(ImageClassifier):
         return stages
 
     def _greedy(self, module: StackedModule, spec: Spec) -> list[Stage]:
+        if self.pretraining == SUPERVISED and module.greedy_heads is None:
+            raise InputError(
+                f"pretraining={SUPERVISED!r} learns from labels, and there are none; give some, or "
+                f"take pretraining={DENOISING!r}"
+            )
         if self.pretraining == SUPERVISED and module.greedy_heads is not None:
             weights = row_weights(self.class_weight, self._known_classes(), spec.class_counts)
             return [
@@ -364,7 +371,7 @@ class StackedAutoencoder(ImageClassifier):
             spec,
             epochs=self.pretraining_epochs,
             batch_size=self._size(spec),
-            optimizer=partial(OPTIMIZERS[self.optimizer], lr=self.pretraining_rate),
+            optimizer=partial(torch.optim.Adam, lr=self.pretraining_rate),
             loss=fit_for(spec.bounds, None, None).loss,
             corrupt=noise,
         )

@@ -137,13 +137,15 @@ class Labeled:
     def __call__(self, y: Tensor, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:
         """Return the rows of each batch."""
         known = (y != UNLABELED).nonzero()[:, 0]
-        n_steps = max(self.steps, -(-len(known) // batch_size))
-        n = max(len(known), n_steps * min(batch_size, len(known)))
+        if len(known) == 0:
+            return []
+        size = min(batch_size, len(known))
+        n = max(len(known), self.steps * size)
         passes = [
             known[torch.randperm(len(known), generator=generator, device=y.device)]
-            for _ in range(-(-n // max(len(known), 1)))
+            for _ in range(-(-n // len(known)))
         ]
-        return torch.cat(passes)[:n].split(min(batch_size, len(known)))
+        return torch.cat(passes)[:n].split(size)
 
     def __str__(self) -> str:
         """Say the rule."""
