@@ -50,7 +50,7 @@ def test_help_is_quick_and_needs_no_torch():
 def test_every_command_says_what_it_does(say):
     code, out, _ = say("--help")
     assert code == 0
-    commands = "demo fit evaluate predict embed reconstruct complete outliers export"
+    commands = "demo fit evaluate predict embed reconstruct denoise complete outliers export"
     commands += " compare reproduce report models experiments data"
     for command in commands.split():
         assert command in out
@@ -183,6 +183,10 @@ def test_compare_fills_in_what_is_missing_and_no_more(say, tmp_path):
         (["fit", "--resume", "nowhere", "--epochs", "3"], "leave --epochs out"),
         (["evaluate", "nowhere"], "nowhere"),
         (["predict", "nowhere", "digits", "--out", "said.txt"], ".csv"),
+        (["denoise", "nowhere", "digits", "--out", "new"], "nowhere"),
+        (["denoise", "nowhere", "digits", "--out", "new", "--level", "0.2"], "name a noise"),
+        (["denoise", "nowhere", "digits", "--out", "new", "--noise", "mask"], "mean masking"),
+        (["denoise", "nowhere", "digits", "--out", "gone/new"], "make it first"),
         (["report", "nowhere"], "nowhere"),
         (["compare", "digits", "--models", "swwae,ccn", "--out", "x"], "did you mean cnn"),
         (["reproduce", "swwae-mist"], "did you mean swwae-mnist"),

@@ -1,14 +1,17 @@
 import csv
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from whatwhere import CNN, SWWAE
 from whatwhere.core import UNLABELED, InputError
 from whatwhere.data.images import Images
 from whatwhere.evaluate import judge, outliers
+from whatwhere.learner import FeatureLearner
 
 
 def scans(n=40, c=1, h=8, w=8, dtype=np.uint8, names=False):
@@ -25,9 +28,86 @@ def swwae(images):
     return SWWAE("(4)3c-2p", epochs=2, random_state=0).fit(images.x)
 
 
+class MeanAndScore(torch.nn.Module):
+    """The normal distribution around a mean image, with deviation 1."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.register_buffer("mean", torch.full(shape, 0.08))
+
+    def encode(self, x):
+        return (x - self.mean).flatten(1)
+
+    def score(self, x):
+        return -self.encode(x).square().sum(1) / 2
+
+
+class Rebuilding(MeanAndScore):
+    def reconstruct(self, x):
+        return self.mean.expand_as(x)
+
+
+class Normal(FeatureLearner):
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
+    net = MeanAndScore
+
+    def build(self, spec):
+        return self.net(spec.shape)
+
+    def stages(self, module, spec):
+        return []
+
+
+class NormalThatRebuilds(Normal):
+    net = Rebuilding
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return swwae(scans())
+
+
+@pytest.mark.parametrize("kind", [Normal, NormalThatRebuilds])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_learner_that_scores_ranks_by_its_score_the_smallest_first(kind, dtype):
+    images = scans(dtype=dtype)
+    learner = kind().fit(images.x)
+    unit = images.x / 255 if dtype == np.uint8 else images.x
+    score = -((unit - 0.08) ** 2).sum(axis=(1, 2, 3)) / 2
+    found = outliers.unusual(learner, images.x)
+    assert found.dtype == np.float64
+    assert found == pytest.approx(-score, rel=1e-5)
+    table = outliers.rank(learner, images)
+    assert list(table) == ["rank", "row", "score"]
+    assert table["row"][0] == 39
+    assert (np.diff(table["score"]) >= 0).all()
+    assert np.array_equal(table["score"], -found[table["row"]])
+
+
+def test_a_learner_that_only_reconstructs_ranks_by_its_errors(fitted):
+    x = scans().x
+    assert np.array_equal(outliers.unusual(fitted, x), outliers.errors(fitted, x))
+
+
+@pytest.mark.parametrize("kind", [Normal, NormalThatRebuilds])
+def test_the_gallery_of_a_learner_that_scores_shows_what_it_can(tmp_path, kind):
+    images = scans()
+    learner = kind().fit(images.x)
+    outliers.write(learner, images, tmp_path / "odd.csv")
+    with Image.open(tmp_path / "odd.png") as picture:
+        drawn = np.asarray(picture)
+    factor = 8 if kind is NormalThatRebuilds else 146 // 8
+    cell = (900 - 4 * 5) // 6
+    shown = (17 if kind is NormalThatRebuilds else 8) * factor
+    left, head = (cell - shown) // 2, 2 * 18 + 2 * 4
+    found = drawn[head : head + 8 * factor : factor, left : left + 8 * factor : factor]
+    assert (found == images.x[39, 0]).all()
+
+
+def test_images_of_another_size_are_not_scored():
+    learner = Normal().fit(scans().x)
+    with pytest.raises(InputError, match="bring them to that size"):
+        outliers.unusual(learner, scans(h=9).x)
 
 
 def test_the_errors_of_all_images_have_the_mean_of_the_whole(fitted):

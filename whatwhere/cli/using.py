@@ -1,8 +1,13 @@
-"""Commands that use a run: evaluate, predict, embed, reconstruct, complete, outliers, export."""
+"""Commands that use a run.
+
+evaluate, predict, embed, reconstruct, denoise, complete, outliers, export.
+"""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
     from whatwhere.data.images import Images
     from whatwhere.learner import Learner
 
+LEVEL = 0.3  # of the noise that is added, where none is said
+EVERY = 5.0  # seconds between two lines that say how far a long command is
 SKIPPED = "-skipped.csv"  # beside what a command writes
 
 
@@ -172,6 +179,59 @@ def reconstruct(
     typer.echo(f"{min(n, len(images))} images, mean squared error a pixel {error:.5f}, in {out}")
 
 
+def denoise(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder.")],
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="masking|gaussian|salt-and-pepper",
+            help="Add noise first, to see what the run can do on clean images.",
+        ),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="Part of the pixels that --noise changes; of gaussian, its deviation (pixels are "
+            f"in 0 to 1). Default: {LEVEL}.",
+        ),
+    ] = None,
+    n: Shown = 12,
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Write each image with its noise taken out, and a picture of the first before and after."""
+    from whatwhere.data.corruption import corruption
+    from whatwhere.evaluate import denoising
+
+    denoising.check(out)
+    if level is not None and noise is None:
+        raise InputError(f"--level {level:g} says how much --noise is added; name a noise too")
+    added = None if noise is None else corruption(noise, LEVEL if level is None else level)
+    learner = loaded(run)
+    images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    progress = _progress(len(images))
+    told = denoising.write(learner, images, out, added, n=n, progress=progress)
+    if not learner.denoises:
+        tell(
+            f"{run} was not trained to undo noise, so what it rebuilds may keep much of it; "
+            "--model denoising_autoencoder is"
+        )
+    typer.echo(
+        f"{told.n} denoised images in {out}, the first {told.shown} before and after in "
+        f"{out / denoising.OVERVIEW}"
+    )
+    if told.noisy is not None:
+        typer.echo(
+            f"{added}: mean squared error a pixel {told.noisy:.5f} with the noise, "
+            f"{told.denoised:.5f} denoised"
+        )
+
+
 def complete(
     run: Run,
     data: Data,
@@ -214,7 +274,7 @@ def outliers(
     how: FitOption = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Rank the images by how badly they are rebuilt, with a picture of the worst."""
+    """Rank the images by how unusual they are to the run, with a picture of the oddest."""
     from whatwhere.evaluate import outliers as room
     from whatwhere.evaluate import tables
 
@@ -222,7 +282,7 @@ def outliers(
     learner = loaded(run)
     images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
     room.write(learner, images, out)
-    typer.echo(f"{len(images)} images ranked in {out}, the worst in {out.with_suffix('.png')}")
+    typer.echo(f"{len(images)} images ranked in {out}, the oddest in {out.with_suffix('.png')}")
 
 
 def export(
@@ -256,6 +316,19 @@ def export(
         f"{', '.join(told['differences'])} in {out}, {told['bytes']:,} bytes; on "
         f"{told['n_images']:,} images within {largest:.1e} of torch's numbers"
     )
+
+
+def _progress(n: int) -> Callable[[int], None]:
+    """Return what says on stderr how many of n images are done, every few seconds."""
+    last = monotonic()
+
+    def said(done: int) -> None:
+        nonlocal last
+        if monotonic() - last >= EVERY and done < n:
+            last = monotonic()
+            tell(f"{done:,} of {n:,} images")
+
+    return said
 
 
 def images_for(

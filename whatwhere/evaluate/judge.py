@@ -13,6 +13,7 @@ from whatwhere.data.images import Images
 from whatwhere.data.rows import Rows
 from whatwhere.evaluate import (
     embedding_map,
+    latent,
     measures,
     panels,
     probes,
@@ -237,6 +238,7 @@ def draw_panels(
     if isinstance(module, HasFilters) and (filters := module.filters()) is not None:
         panels.filters(folder, filters.cpu().numpy())
     what_where.write(folder, learner, images)
+    latent.write(folder, learner, images)
     embedding_map.write(folder, learner, images)
     worth_labelling.write(run, learner, train)
     known = np.flatnonzero(images.y != UNLABELED)
