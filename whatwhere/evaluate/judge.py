@@ -55,7 +55,8 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
         places = np.array([columns[name] for name in truth.tolist()])
         told["calibration"] = calibration(learner, scores, places)
     if isinstance(learner.module_, Reconstructs):
-        told["reconstruction_mse"] = reconstruction_mse(learner, test.x)
+        told["reconstruction_mse"] = mse = reconstruction_mse(learner, test.x)
+        told["reconstruction_sse"] = mse * test.x[0].size
     return told
 
 

@@ -7,6 +7,10 @@ from whatwhere.core import unknown
 
 CONTENTS = {  # name on the command line: file, what it is
     "swwae-mnist": ("swwae_mnist", "SWWAE on MNIST with 100, 600, 1000 and 3000 labels"),
+    "deep-autoencoder-mnist": (
+        "deep_autoencoder_mnist",
+        "Deep auto-encoder on MNIST, from three kinds of start",
+    ),
 }
 
 

@@ -1,7 +1,8 @@
 """Tables: cells that are run once, kept as JSON, and read into one page.
 
-A cell is one learner on one draw of labels. Its file is named by what decides its result, so a
-second call runs only what is missing, and a changed row only its own cells.
+A cell is one method on one draw, by default a learner on a draw of labels. Its file is named by
+what decides its result, so a second call runs only what is missing, and a changed row only its own
+cells.
 """
 
 import json
@@ -9,101 +10,30 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from dataclasses import replace
+from math import isfinite
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whatwhere import runs
 from whatwhere.core import InputError
-from whatwhere.experiments.fitting import fit_images
-from whatwhere.experiments.job import Job, Machine
-from whatwhere.experiments.stopping import stoppable
+from whatwhere.experiments.job import Machine
+from whatwhere.experiments.plan import SVM as SVM
+from whatwhere.experiments.plan import Cell, Plan, test_error
+from whatwhere.experiments.plan import Column as Column
 
 if TYPE_CHECKING:
     from whatwhere.train.trainer import Watcher
 
 CELLS, RUNNING, TABLE = "cells", "running", "table.json"
-SVM = "svm"  # the model of a cell that fits no learner of ours
+PROBED = " (linear probe)"  # is added to a row whose errors are a probe's
+PROBE_NOTE = (
+    "Linear probe: the learner never looks at labels and names no classes; the error is that of "
+    "logistic regression on its features, fitted to the same labels as the other rows are shown."
+)
 
 Watch = Callable[[str], Sequence["Watcher"]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One learner on one draw.
-
-    Attributes
-    ----------
-    row, column : str
-        Where its result stands in the table.
-    draw : int
-        Cells of one column and draw share their labels: differences are paired by it.
-    job : Job
-    budget : str
-    """
-
-    row: str
-    column: str
-    draw: int
-    job: Job
-    budget: str = "full"
-
-    @property
-    def name(self) -> str:
-        """Say the cell."""
-        return f"{self.row}, {self.column}, draw {self.draw}"
-
-    @property
-    def file(self) -> str:
-        """The name of its record: what decides the result, and so not where the data lies."""
-        decides = self.job.record() | {"data_dir": None, "budget": self.budget}
-        digest = blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=6).hexdigest()
-        return f"{self.job.model}-{self.job.labels}-{self.draw}-{digest}.json"
-
-    def check(self) -> None:
-        """Check what can be checked before hours of training.
-
-        Raises
-        ------
-        InputError
-            Naming what is wrong with the job.
-        """
-        self.job.n_labels()
-        self.job.n_validation()
-        if self.job.model != SVM:
-            self.job.learner()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A table before it is run.
-
-    Attributes
-    ----------
-    title, caption : str
-    columns : tuple of str
-    cells : tuple of Cell
-    published : dict
-        What others reported, by (row, column).
-    differences : tuple of (row, row)
-        Rows whose difference, first minus second, is told, paired by draw.
-    notes : tuple of str
-    """
-
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    published: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    differences: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> list[str]:
-        """The rows, in the order of the cells."""
-        return list(dict.fromkeys(cell.row for cell in self.cells))
 
 
 def run(
@@ -173,10 +103,10 @@ def _check_same(plan: Plan, out: Path) -> None:
     InputError
         Naming what differs.
     """
-    way = "choose another --out"
+    way, labels = "choose another --out", [column.label for column in plan.measured]
     if (out / TABLE).exists():
         former = json.loads((out / TABLE).read_text(encoding="utf-8"))
-        if (former["title"], former["columns"]) != (plan.title, list(plan.columns)):
+        if (former["title"], former["columns"]) != (plan.title, labels):
             raise InputError(f"{out} holds another table, {former['title']!r}; {way}")
         n = max((cell["n"] for row in former["rows"] for cell in row["cells"] if cell), default=0)
         draws = len({cell.draw for cell in plan.cells})
@@ -200,7 +130,6 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
     """Run one cell and write its record; one that was stopped goes on from its checkpoint."""
     import torch
 
-    from whatwhere.evaluate import judge
     from whatwhere.train import checkpoint
     from whatwhere.train.trainer import Trainer
 
@@ -213,16 +142,9 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
     # What a checkpoint must not go on from is in its name: other images, other threads.
     marks = f"{read.data.train.fingerprint()[:8]}-{torch.get_num_threads()}"
     scratch = out / RUNNING / f"{cell.file.removesuffix('.json')}-{marks}"
-    history: Sequence[Mapping[str, Any]] = ()
-    if cell.job.model == SVM:
-        metrics: Mapping[str, Any] = judge.floor(read.train, read.test)
-    else:
-        learner = cell.job.learner()
-        scratch.mkdir(parents=True, exist_ok=True)
-        with stoppable() as stop:
-            learner.trainer = Trainer(fabric, scratch / runs.CHECKPOINT, watch(cell.name), stop)
-            fit_images(learner, read)
-        metrics, history = judge.evaluate(learner, read.test), learner.history_
+    scratch.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(fabric, scratch / runs.CHECKPOINT, watch(cell.name))
+    metrics, history = cell.run(read, trainer)
     seconds = sum(record["seconds"] for record in history) or time.perf_counter() - began
     record = {
         "row": cell.row,
@@ -230,6 +152,7 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
         "draw": cell.draw,
         "budget": cell.budget,
         "job": cell.job.record() | {"data_dir": None},
+        **({"options": dict(cell.options)} if cell.options else {}),
         "metrics": {name: value for name, value in metrics.items() if name != "confusion"},
         "minutes": round(seconds / 60, 2),
         "threads": torch.get_num_threads(),
@@ -242,9 +165,8 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
         "curve": [{name: _short(value) for name, value in epoch.items()} for epoch in history],
     }
     runs.write_json(_folder(out) / cell.file, record)
-    if scratch.exists():
-        checkpoint.remove(scratch / runs.CHECKPOINT)
-        scratch.rmdir()
+    checkpoint.remove(scratch / runs.CHECKPOINT)
+    scratch.rmdir()
 
 
 def _short(value: Any) -> Any:
@@ -279,36 +201,57 @@ def write_table(plan: Plan, out: Path, command: str = "") -> dict[str, Any]:
     """Write what the finished cells of the plan say, and return it."""
     from whatwhere.evaluate import measures
 
-    errors: dict[tuple[str, str], dict[int, float]] = {}
+    values: dict[tuple[str, str], dict[int, float | None]] = {}
     minutes: dict[str, list[float]] = {}
+    probed: set[str] = set()
+    columns = plan.measured
     for cell in plan.cells:
         path = out / CELLS / cell.file
-        if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            errors.setdefault((cell.row, cell.column), {})[cell.draw] = record["metrics"]["error"]
-            minutes.setdefault(cell.row, []).append(record["minutes"])
+        if not path.exists():
+            continue
+        record = json.loads(path.read_text(encoding="utf-8"))
+        minutes.setdefault(cell.row, []).append(record["minutes"])
+        for column in columns:
+            if column.cells == cell.column:
+                found = values.setdefault((cell.row, column.label), {})
+                found[cell.draw] = column.read(record)
+                if column.read is test_error and "probe" in record["metrics"]:
+                    probed.add(cell.row)
+
+    def known(row: str, column: str) -> dict[int, float]:
+        found = values.get((row, column), {})
+        return {draw: x for draw, x in found.items() if x is not None and isfinite(x)}
 
     def told(row: str, column: str) -> dict[str, Any] | None:
-        published = plan.published.get((row, column))
-        found = errors.get((row, column))
+        published, n = plan.published.get((row, column)), len(values.get((row, column), {}))
+        found = known(row, column)
         if not found:
-            return None if published is None else {"mean": None, "n": 0, "published": published}
+            nothing = {"mean": None, "n": n, "published": published}
+            return nothing if n or published is not None else None
         return measures.mean_interval(list(found.values())) | {"published": published}
 
     def difference(row: str, other: str, column: str) -> dict[str, Any] | None:
-        a, b = errors.get((row, column), {}), errors.get((other, column), {})
+        a, b = known(row, column), known(other, column)
         return measures.paired_difference(a, b) if a.keys() & b.keys() else None
 
+    def marked(row: str) -> str:
+        return row + PROBED * (row in probed)
+
+    units = [column.unit for column in columns]
     table = {
         "title": plan.title,
         "caption": plan.caption,
         "command": command,
-        "unit": "test error, %",
-        "columns": list(plan.columns),
+        "unit": units[0] if len(set(units)) == 1 else "",
+        "units": units,
+        "digits": [column.digits for column in columns],
+        "draws": plan.draws,
+        "intervals": plan.intervals,
+        "columns": [column.label for column in columns],
         "rows": [
             {
-                "label": row,
-                "cells": [told(row, column) for column in plan.columns],
+                "label": marked(row),
+                "cells": [told(row, column.label) for column in columns],
                 "minutes": round(sum(minutes[row]) / len(minutes[row]), 1)
                 if row in minutes
                 else None,
@@ -317,12 +260,12 @@ def write_table(plan: Plan, out: Path, command: str = "") -> dict[str, Any]:
         ],
         "differences": [
             {
-                "label": f"{row} minus {other}",
-                "cells": [difference(row, other, column) for column in plan.columns],
+                "label": f"{marked(row)} minus {marked(other)}",
+                "cells": [difference(row, other, column.label) for column in columns],
             }
             for row, other in plan.differences
         ],
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *[PROBE_NOTE] * bool(probed)],
     }
     runs.write_json(out / TABLE, table)
     return table
@@ -330,19 +273,25 @@ def write_table(plan: Plan, out: Path, command: str = "") -> dict[str, Any]:
 
 def lines(table: Mapping[str, Any]) -> list[list[str]]:
     """Return the table as text, cell by cell, its head first."""
+    columns = table["columns"]
+    digits = table.get("digits", [2] * len(columns))  # tables of the first version have none
 
-    def number(cell: Mapping[str, Any] | None, sign: str = "") -> str:
+    def number(value: float, digits: int | None, sign: str = "") -> str:
+        return f"{value:{sign}.3g}" if digits is None else f"{value:{sign}.{digits}f}"
+
+    def text(cell: Mapping[str, Any] | None, digits: int | None, sign: str = "") -> str:
         if cell is None or cell["mean"] is None:
-            return "not run"
-        spread = (
-            f" ± {cell['sd']:.2f} ({cell['n']})" if cell.get("sd") is not None and not sign else ""
-        )
-        if sign and cell["interval"]:
-            spread = f" [{cell['interval'][0]:{sign}.2f}, {cell['interval'][1]:{sign}.2f}]"
-        return f"{cell['mean']:{sign}.2f}{spread}"
+            return "–" if cell and cell["n"] else "not run"
+        mean, interval = number(cell["mean"], digits, sign), cell.get("interval")
+        if interval and (sign or table.get("intervals")):
+            mean += " [" + ", ".join(number(end, digits, sign) for end in interval) + "]"
+        elif cell.get("sd") is not None and not sign:
+            mean += f" ± {number(cell['sd'], digits)}"
+        return mean if sign or cell.get("sd") is None else f"{mean} ({cell['n']})"
 
     def row(entry: Mapping[str, Any], sign: str = "") -> list[str]:
-        return [entry["label"], *(number(cell, sign) for cell in entry["cells"])]
+        texts = (text(cell, n, sign) for cell, n in zip(entry["cells"], digits, strict=True))
+        return [entry["label"], *texts]
 
     body = [row(entry) for entry in table["rows"]]
     published = [
@@ -354,7 +303,11 @@ def lines(table: Mapping[str, Any]) -> list[list[str]]:
     ]
     body += [entry for entry in published if any(entry[1:])]
     body += [row(entry, "+") for entry in table["differences"]]
-    return [[table["unit"], *table["columns"]], *body]
+    heads = columns
+    if not table["unit"]:
+        named = zip(columns, table["units"], strict=True)
+        heads = [f"{column} ({unit})" if unit else column for column, unit in named]
+    return [[table["unit"], *heads], *body]
 
 
 def told(table: Mapping[str, Any]) -> str:
