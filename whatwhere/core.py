@@ -210,3 +210,24 @@ class HasFilters(Protocol):
     def filters(self) -> "Tensor | None":
         """Return the filters, or None where no layer looks at the image."""
         ...
+
+
+@runtime_checkable
+class HasSpectrum(Protocol):
+    """Knows how the variance of images spreads over their principal components."""
+
+    def spectrum(self) -> "tuple[Tensor, Tensor] | None":
+        """Return the images' variances (D,), largest first, and those of the code, (K,).
+
+        Both along the same components, of which a code has the first K; None where there are none.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodesAsImages(Protocol):
+    """Gives codes that read like the images themselves, (B, C, H, W); 0 is their middle."""
+
+    def code_images(self, x: "Tensor") -> "Tensor | None":
+        """Return the codes of images, a number a pixel, or None where codes are no images."""
+        ...

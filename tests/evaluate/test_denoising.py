@@ -1,3 +1,4 @@
+import json
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -7,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from whatwhere import CNN, SWWAE
+from whatwhere import CNN, SWWAE, DenoisingAutoencoder
 from whatwhere.core import UNLABELED, InputError, seeded
 from whatwhere.data.corruption import KINDS, corruption
 from whatwhere.data.images import Images
-from whatwhere.evaluate import denoising, judge
+from whatwhere.evaluate import denoising, panels
 
 
 def pictures(n=12, c=1, h=8, w=8, dtype=np.uint8, names=None):
@@ -186,10 +187,10 @@ def test_a_learner_that_cannot_is_refused_and_nothing_is_written(tmp_path, learn
 
 
 def test_a_learner_says_whether_it_is_trained_to_undo_noise():
-    assert not CNN().denoises
-    assert not SWWAE().denoises
-    assert SWWAE(noise=0.2).denoises
-    assert not SWWAE(noise=0.2, reconstruction=0, middle=0).denoises
+    assert CNN().undoes is None
+    assert SWWAE().undoes is None
+    assert SWWAE(noise=0.2).undoes == corruption("gaussian", 0.2)
+    assert SWWAE(noise=0.2, reconstruction=0, middle=0).undoes is None
 
 
 def test_a_learner_trained_to_undo_noise_takes_some_of_it_out(tmp_path):
@@ -201,4 +202,15 @@ def test_a_learner_trained_to_undo_noise_takes_some_of_it_out(tmp_path):
     assert told.noisy is not None
     assert told.denoised is not None
     assert told.denoised < told.noisy / 2
-    assert told.shown == judge.SHOWN
+    assert told.shown == panels.COLUMNS
+
+
+def test_the_panel_shows_what_the_learner_is_trained_to_undo(learner, tmp_path):
+    images = pictures()
+    denoising.panel(tmp_path, learner, images)
+    assert not list(tmp_path.iterdir())  # it undoes nothing
+    noisy = DenoisingAutoencoder("20fc", level=0.4, epochs=2, random_state=0).fit(images.x)
+    denoising.panel(tmp_path, noisy, images)
+    told = json.loads((tmp_path / "denoising.json").read_text(encoding="utf-8"))
+    assert "masking: 0.4" in told["caption"]
+    assert (tmp_path / "denoising.png").exists()

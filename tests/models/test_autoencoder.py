@@ -61,7 +61,7 @@ def test_a_linear_auto_encoder_spans_the_principal_subspace(tied: bool):
     down = torch.stack([net.decode(row[None]).flatten() for row in torch.eye(K).double()])
     zero = net.decode(torch.zeros(1, K).double()).flatten()
     span, _ = np.linalg.qr((down - zero).detach().numpy().T)
-    cosines = np.linalg.svd(span.T @ pca.components_.T, compute_uv=False)
+    cosines = np.linalg.svd(span.T @ np.array(pca.components_).T, compute_uv=False)
     assert np.degrees(np.arccos(cosines.min().clip(max=1))) < 1
     rest = ((pca.inverse_transform(pca.transform(x.view(N, D))) - x.view(N, D).numpy()) ** 2).sum()
     assert error == pytest.approx(rest / N, rel=1e-4)

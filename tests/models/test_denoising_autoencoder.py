@@ -6,6 +6,7 @@ import torch
 
 from whatwhere import DenoisingAutoencoder
 from whatwhere.core import InputError
+from whatwhere.data.corruption import corruption
 
 SIGMA = 0.3
 
@@ -75,4 +76,5 @@ def test_a_level_that_its_kind_of_noise_does_not_have_is_refused():
 
 
 def test_it_says_that_it_undoes_noise():
-    assert DenoisingAutoencoder().denoises
+    undone = DenoisingAutoencoder(corruption="gaussian", level=0.2).undoes
+    assert undone == corruption("gaussian", 0.2)

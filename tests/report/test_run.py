@@ -305,3 +305,25 @@ def test_new_parts_may_be_missing_or_odd(folders, page, value):
     put(config["params"], "class_weight")
     path = folders.run(config=config, metrics=[], evaluation=evaluation, pictures=False)
     assert page(render(path)).faults == []
+
+
+def test_the_first_gradient_by_layer_is_drawn_where_it_was_measured(folders, page):
+    records = folders.metrics(folders.config()["stages"])
+    assert "first gradient of" not in page(render(folders.run("without", metrics=records))).text
+    sizes = {"gradient/layer1": 1e-6, "gradient/layer2": 1e-3, "gradient/classes": 0.2}
+    records[0] |= sizes
+    html = render(folders.run("with", metrics=records))
+    assert "lowest layer 1e-06, topmost 0.2" in page(html).text
+    assert "vanishes" in html
+
+
+def test_a_run_that_says_it_cannot_reconstruct_is_not_asked_to(folders, page):
+    for can in (True, False):
+        config = folders.config() | {"reconstructs": can}
+        html = render(folders.run(f"can {can}", config=config))
+        assert ("whatwhere reconstruct" in page(html).text) == can
+
+
+def test_a_run_that_undoes_noise_is_offered_for_that(folders, page):
+    config = folders.config() | {"undoes": "masking: 0.3 of the pixels set to 0"}
+    assert "whatwhere denoise" in page(render(folders.run(config=config))).text

@@ -216,7 +216,7 @@ def denoise(
     images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
     progress = _progress(len(images))
     told = denoising.write(learner, images, out, added, n=n, progress=progress)
-    if not learner.denoises:
+    if learner.undoes is None:
         tell(
             f"{run} was not trained to undo noise, so what it rebuilds may keep much of it; "
             "--model denoising_autoencoder is"

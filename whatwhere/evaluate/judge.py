@@ -8,22 +8,13 @@ import numpy as np
 from scipy.special import softmax
 
 from whatwhere import runs
-from whatwhere.core import UNLABELED, HasFilters, InputError, Reconstructs
+from whatwhere.core import UNLABELED, InputError, Reconstructs
 from whatwhere.data.images import Images
 from whatwhere.data.rows import Rows
-from whatwhere.evaluate import (
-    embedding_map,
-    latent,
-    measures,
-    panels,
-    probes,
-    what_where,
-    worth_labelling,
-)
+from whatwhere.evaluate import measures, panels, probes
 from whatwhere.learner import ImageClassifier, Learner, infer
 from whatwhere.objectives.calibration import nll
 
-SHOWN = 12  # reconstructions in a panel
 MOST_LABELS_FOR_SVM = 5000  # a kernel machine's time grows with the square of its labels
 
 
@@ -35,8 +26,9 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
     dict
         ``n``; ``accuracy`` in [0, 1], ``error`` and its 95 % ``interval`` and ``balanced_error`` in
         percent, the ``confusion`` matrix, and ``calibration``: see there (null or missing for a
-        learner without classes); ``reconstruction_mse``, a pixel in [0, 1], where the learner
-        reconstructs.
+        learner without classes); where the learner reconstructs, the mean squared error a pixel in
+        [0, 1], ``reconstruction_mse``, and the squared error summed over the pixels of an image,
+        ``reconstruction_sse``, which is a mean over images.
     """
     told: dict[str, Any] = {"n": len(test), "accuracy": None, "error": None}
     known = test.y != UNLABELED
@@ -210,43 +202,3 @@ def draw_reconstructions(learner: Learner, images: Images, n: int, out: Path) ->
     first = images.x[:n]
     panels.save(out, panels.pairs(first, learner.reconstruct(first)))
     return reconstruction_mse(learner, first)
-
-
-def draw_panels(
-    learner: Learner, images: Images, run: Path, *, tested: bool, train: Images
-) -> None:
-    """Write the pictures of a run: what any learner that can do it shows.
-
-    Beside them ``label-next.csv`` where the training images come from files and some have no label.
-
-    Parameters
-    ----------
-    learner : Learner
-    images : Images
-        Of the test part where there is one (`tested`), else of the training part.
-    run : Path
-    tested : bool
-    train : Images
-        The training part, with the labels `UNLABELED` that the learner was not shown.
-    """
-    folder = run / runs.PANELS
-    folder.mkdir(exist_ok=True)
-    module = learner.module_
-    if isinstance(module, Reconstructs):
-        first = images.x[:SHOWN]
-        mse = reconstruction_mse(learner, first)
-        panels.reconstructions(folder, first, learner.reconstruct(first), mse)
-    if isinstance(module, HasFilters) and (filters := module.filters()) is not None:
-        panels.filters(folder, filters.cpu().numpy())
-    what_where.write(folder, learner, images)
-    latent.write(folder, learner, images)
-    embedding_map.write(folder, learner, images)
-    worth_labelling.write(run, learner, train)
-    known = np.flatnonzero(images.y != UNLABELED)
-    if tested and isinstance(learner, ImageClassifier) and len(learner.classes_) and len(known):
-        labeled = images.take(known)
-        probability = learner.predict_proba(labeled.x)
-        predicted = learner.classes_[probability.argmax(1)]
-        truth = np.array(labeled.classes)[labeled.y]
-        surest = probability.max(1)
-        panels.mistakes(folder, labeled.x, truth, predicted, surest, labeled.names, rows=known)

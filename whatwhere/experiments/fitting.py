@@ -308,12 +308,12 @@ def save(learner: "Learner", out: Path, config: Mapping[str, Any]) -> None:
 
 def judge_run(learner: "Learner", read: Read, out: Path) -> dict[str, Any]:
     """Judge the learner on the test part, beside the floors, and write evaluation and panels."""
-    from whatwhere.evaluate import judge
+    from whatwhere.evaluate import album, judge
 
     images = read.train if read.test is None else read.test
     evaluation = judge.evaluate(learner, read.test) if read.test is not None else {}
     if read.test is not None and read.train.n_labeled:
         evaluation["floors"] = judge.floors(read.train, read.test)
     runs.write_json(out / runs.EVALUATION, evaluation)
-    judge.draw_panels(learner, images, out, tested=read.test is not None, train=read.train)
+    album.draw(learner, images, out, tested=read.test is not None, train=read.train)
     return evaluation

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from whatwhere import runs
 from whatwhere.core import UNLABELED, Encodes, InputError, Reconstructs, unknown
+from whatwhere.data.corruption import Corruption
 from whatwhere.data.rows import Rows
 from whatwhere.learner.inference import Validation, infer
 from whatwhere.learner.start import Start, begin
@@ -108,9 +109,9 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         """Learn from images, and from labels where the method looks at them."""
 
     @property
-    def denoises(self) -> bool:
-        """Whether it is trained to rebuild clean images from noisy ones."""
-        return False
+    def undoes(self) -> Corruption | None:
+        """The noise that it is trained to take out of images; None for none."""
+        return None
 
     def plan(self, spec: Spec, start: Start | None = None) -> tuple[nn.Module, list[Stage]]:
         """Return the module and how it is trained.
@@ -205,6 +206,8 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
             "n_features_in": self.n_features_in_,
             "classes": self._classes(),
             "seed": self.spec_.seed,
+            "reconstructs": isinstance(self.module_, Reconstructs),
+            "undoes": None if self.undoes is None else str(self.undoes),
             "parameters": {
                 name: sum(p.numel() for p in part.parameters())
                 for name, part in self.module_.named_children()

@@ -24,7 +24,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from whatwhere.core import Batch, Terms
-from whatwhere.data.corruption import KINDS, corruption
+from whatwhere.data.corruption import KINDS, Corruption, corruption
 from whatwhere.learner import Spec
 from whatwhere.models.autoencoder import MirrorLearner, decay
 from whatwhere.nn.mirror import Mirror
@@ -95,16 +95,15 @@ class DenoisingAutoencoder(MirrorLearner):
     }
 
     @property
-    def denoises(self) -> bool:
-        """Always."""
-        return True
+    def undoes(self) -> Corruption:
+        """What is done to the images that the net sees in training."""
+        return corruption(self.corruption, self.level)
 
     def check(self) -> None:
         """Check every hyper-parameter, the level of this kind of noise too."""
         super().check()
-        corruption(self.corruption, self.level)
+        corruption(self.corruption, self.level)  # says what is wrong with it
 
     def objective(self, spec: Spec) -> DenoisingLoss:
         """Return the error with which clean images are rebuilt."""
-        noise = corruption(self.corruption, self.level)
-        return DenoisingLoss(self.fit_for(spec).loss, noise, self.weight_decay)
+        return DenoisingLoss(self.fit_for(spec).loss, self.undoes, self.weight_decay)

@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from whatwhere.core import UNLABELED, Batch, Objective, Terms, joint_count, seeded
+from whatwhere.data.corruption import Corruption, corruption
 from whatwhere.learner import Spec, infer
 from whatwhere.models.cnn import CNNModule, ConvolutionalClassifier
 from whatwhere.nn.conv import Code, Decoder, Encoder, in_channels_last
@@ -220,9 +221,9 @@ class SWWAE(ConvolutionalClassifier):
         return bool(self.reconstruction or self.middle)
 
     @property
-    def denoises(self) -> bool:
-        """Whether the decoder is trained, with noise on what the encoder sees."""
-        return self.noise > 0 and self.uses_unlabeled
+    def undoes(self) -> Corruption | None:
+        """The noise on what the encoder sees, where the decoder is trained."""
+        return corruption("gaussian", self.noise) if self.noise and self.uses_unlabeled else None
 
     def moving(self, module: nn.Module) -> Sequence[nn.Module]:
         """Return all parts, or all but the decoder where it is not run."""

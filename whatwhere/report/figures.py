@@ -135,6 +135,31 @@ def curve(
         return finish()
 
 
+def sizes(values: Sequence[float], names: Sequence[str], description: str = "") -> str:
+    """Draw one number for each of several things in their order, the layers of a net for instance.
+
+    Parameters
+    ----------
+    values : sequence of float
+    names : sequence of str
+    description : str
+        What someone who cannot see the figure is told.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element, 340 x 190 pixels; its scale is as for `curve`.
+    """
+    with _figure(340, 190, description) as (figure, finish):
+        axes = figure.add_axes((0.15, 0.16, 0.82, 0.78))
+        axes.plot(range(len(values)), values, color=SERIES[0], marker="o", markersize=5)
+        _value_axis(axes, np.asarray(values, dtype=float))
+        axes.set_xticks(range(len(values)), names)
+        axes.set_xlim(-0.4, len(values) - 0.6)
+        axes.grid(axis="y")
+        return finish()
+
+
 def intervals(
     rows: Sequence[tuple[str, Point]],
     unit: str,

@@ -22,6 +22,9 @@ SHOWN = 12
 """Rows of a long list that stand open; the others are folded away."""
 
 
+GRADIENT = "gradient/"  # begins the names of what `train.gradients` measures
+
+
 @dataclass(frozen=True)
 class _Chart:
     """A figure with its heading and the words beside it."""
@@ -88,6 +91,7 @@ def content(run: Run) -> dict[str, Any]:
         "done": run.done,
         "pace": _pace(run),
         "charts": _curves(run),
+        "gradients": _gradients(run),
         "numbered": not _names_fit(begun, run.done),
         "error": evaluation.get("error") if wording.is_number(evaluation.get("error")) else None,
         "interval": wording.interval_of(evaluation.get("interval")),
@@ -241,6 +245,24 @@ def _curves(run: Run) -> list[_Chart]:
         svg = figures.curve(segments, total, marks, f"{title} against epochs: {note}")
         charts.append(_Chart(title, note, Markup(svg)))
     return charts
+
+
+def _gradients(run: Run) -> _Chart | None:
+    """Return the size of the first gradient in each layer, where it was measured."""
+    for epoch in run.epochs:
+        found = {
+            name.removeprefix(GRADIENT): value
+            for name, value in epoch.values.items()
+            if name.startswith(GRADIENT) and isfinite(value)
+        }
+        if len(found) > 1:
+            first, *_, last = found.values()
+            note = f"lowest layer {first:.2g}, topmost {last:.2g}"
+            title = f"first gradient of {epoch.stage}"
+            names = [name.removeprefix("layer") for name in found]
+            svg = figures.sizes(list(found.values()), names, f"{title} by layer: {note}")
+            return _Chart(title, note, Markup(svg))
+    return None
 
 
 def _names_fit(begun: list[str], done: dict[str, int]) -> bool:

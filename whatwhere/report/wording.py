@@ -484,6 +484,8 @@ def _using(run: Run, path: str) -> list[tuple[str, str]]:
             ("List the images that fit in least, the oddest first", "outliers", "outliers.csv"),
             ("Fill in a hidden half of images", "complete", "completed.png"),
         ]
+    if run.config.get("undoes"):
+        found.append(("Take the noise out of images", "denoise", "denoised"))
     masks = {"complete": " --mask left"}
     return [
         (words, f"whatwhere {name} {path} {images}{masks.get(name, '')} --out {out}")
@@ -492,6 +494,8 @@ def _using(run: Run, path: str) -> list[tuple[str, str]]:
 
 
 def _reconstructs(run: Run) -> bool:
+    if isinstance(run.config.get("reconstructs"), bool):
+        return run.config["reconstructs"]
     losses = {key for epoch in run.epochs for key in epoch.values if key.startswith("loss/")}
     return (
         is_number(run.evaluation.get("reconstruction_mse"))
