@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from whatwhere.models.sparse_autoencoder import SparseAutoencoder
     from whatwhere.models.stacked_autoencoder import StackedAutoencoder
     from whatwhere.models.swwae import SWWAE
+    from whatwhere.models.whitening import Whitening
 
 __all__ = [
     "CNN",
@@ -26,6 +27,7 @@ __all__ = [
     "DenoisingAutoencoder",
     "SparseAutoencoder",
     "StackedAutoencoder",
+    "Whitening",
     "load",
 ]
 

@@ -106,7 +106,9 @@ def lines_of(told: Mapping[str, Any]) -> Iterator[str]:
             )
         yield f"probabilities: off by {found['error']:.1f} points on average{before}"
     if told.get("reconstruction_mse") is not None:
-        yield f"reconstruction: mean squared error a pixel {told['reconstruction_mse']:.5f}"
+        image = told.get("reconstruction_sse")  # runs of older versions have none
+        summed = "" if image is None else f", {image:.2f} summed over an image"
+        yield f"reconstruction: squared error a pixel {told['reconstruction_mse']:.5f}{summed}"
     for floor in told.get("floors") or ():
         low, high = floor["interval"]
         yield f"{floor['name']}: error {floor['error']:.2f} % ({low:.2f} to {high:.2f})"

@@ -11,6 +11,9 @@ CONTENTS = {  # name on the command line: file, what it is
         "deep_autoencoder_mnist",
         "Deep auto-encoder on MNIST, from three kinds of start",
     ),
+    "sparse-regimes": ("sparse_regimes", "Sparse auto-encoder: noise, strokes, whole digits"),
+    "pretraining": ("pretraining", "Does pretraining help? Nets of 1 to 5 layers, 6 starts"),
+    "outliers": ("outlier_classes", "Classes held out of MNIST and Fashion-MNIST, found again"),
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whatwhere.experiments.job import Job
-from whatwhere.experiments.table import SVM, Cell, Plan
+from whatwhere.experiments.plan import SVM, Cell, Plan
 
 LABELS = (100, 600, 1000, 3000)
 SWWAE_ROW, CNN_ROW, SVM_ROW = "SWWAE", "same net, labels alone", "SVM on raw pixels"

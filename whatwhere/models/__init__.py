@@ -36,6 +36,11 @@ CONTENTS = {  # name on the command line: file, class, what it is
     ),
     "cnn": ("cnn", "CNN", "convolutional net, trained on labels alone"),
     "swwae": ("swwae", "SWWAE", "stacked what-where auto-encoder, with labels or without"),
+    "whitening": (
+        "whitening",
+        "Whitening",
+        "ZCA or PCA whitening, or standardization",
+    ),
 }
 
 

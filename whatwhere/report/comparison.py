@@ -2,8 +2,9 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -28,18 +29,19 @@ def content(found: Comparison, beside: Path) -> dict[str, Any]:
         The template's variables; text is not escaped yet, figures are.
     """
     table = found.table
-    columns = [str(column) for column in table.get("columns") or []]
+    columns = _columns(table)
     rows, lines = (
-        [_row(row, len(columns)) for row in table.get(part) or [] if isinstance(row, dict)]
-        for part in ("rows", "differences")
+        [_row(row, columns, sign) for row in table.get(part) or [] if isinstance(row, dict)]
+        for part, sign in (("rows", False), ("differences", True))
     )
     runs = [_sub_run(run, found.path, beside) for run in found.runs]
-    unit = str(table.get("unit") or "test error, %")
+    units = list(dict.fromkeys(column.unit for column in columns))
     return {
         "found": found,
         "title": str(table.get("title") or f"{len(runs)} runs in {found.path.name or found.path}"),
         "caption": str(table.get("caption") or ""),
-        "unit": unit,
+        "unit": units[0] if len(units) == 1 else "",
+        "draws": str(table.get("draws") or "draws of labels and seeds"),
         "columns": columns,
         "rows": rows,
         "differences": lines,
@@ -49,14 +51,44 @@ def content(found: Comparison, beside: Path) -> dict[str, Any]:
         "runs": runs,
         "any_published": any(c and c["published"] for row in rows for c in row["cells"]),
         "any_interval": any(c and c["interval"] for row in rows for c in row["cells"]),
-        "figure": _table_figure(rows, columns, unit) if table else _runs_figure(runs),
+        "figures": _table_figures(rows, columns) if table else _runs_figures(runs),
         "legend": [
             {"label": row["label"], "key": Markup(figures.key(i))} for i, row in enumerate(rows)
-        ]
-        if len(columns) > 1
-        else [],
+        ],
         "commands": _next(found),
     }
+
+
+class Column(NamedTuple):
+    """A column, in what unit its numbers are, and with how many decimals (None: 3 digits)."""
+
+    label: str
+    unit: str
+    digits: int | None
+
+    @property
+    def head(self) -> str:
+        """The label, with the unit where it does not say it itself."""
+        return self.label if self.unit in self.label else f"{self.label}, {self.unit}"
+
+    def number(self, value: float, sign: bool = False) -> str:
+        """Write a number of this column."""
+        if self.digits is None:
+            return f"{value:{'+' * sign}.3g}".replace("-", "−")
+        return wording.number(value, self.digits, sign)
+
+    def span(self, ends: tuple[float, float] | None) -> str:
+        """Write an interval; nothing where there is none."""
+        return " to ".join(map(self.number, ends or ()))
+
+
+def _columns(table: dict[str, Any]) -> list[Column]:
+    """Return the columns; a table of the first version has one unit, and two decimals."""
+    labels = [str(label) for label in table.get("columns") or []]
+    unit, n = str(table.get("unit") or "test error, %"), len(labels)
+    units = [*map(str, table.get("units") or []), *[unit] * n]
+    digits = [*(table.get("digits") or []), *[2] * n]
+    return [Column(*column) for column in zip(labels, units, digits, strict=False)]
 
 
 def _overview(runs: list[dict[str, Any]]) -> str:
@@ -80,23 +112,26 @@ def _next(found: Comparison) -> list[tuple[str, str]]:
     return [*lines, ("Make this page again", f"whatwhere report {path}")]
 
 
-def _row(row: dict[str, Any], width: int) -> dict[str, Any]:
+def _row(row: dict[str, Any], columns: Sequence[Column], sign: bool) -> dict[str, Any]:
     """Return a row with a cell a column: a dict with a mean, or None."""
     given = row.get("cells") or []
     cells = []
-    for cell in [*given, *[None] * width][:width]:
+    for column, cell in zip(columns, [*given, *[None] * len(columns)], strict=False):
         if not isinstance(cell, dict) or not wording.is_number(cell.get("mean")):
             note = cell.get("note") if isinstance(cell, dict) else ""
             cells.append({"mean": None, "note": note, "published": None, "interval": None}
                          if note else None)  # fmt: skip
             continue
         ends = wording.interval_of(cell.get("interval"))
+        mean, sd = float(cell["mean"]), cell.get("sd")
         cells.append(
             {
-                "mean": float(cell["mean"]),
-                "sd": cell["sd"] if wording.is_number(cell.get("sd")) else None,
+                "mean": mean,
+                "text": column.number(mean, sign),
+                "sd": column.number(sd) if wording.is_number(sd) else "",
                 "n": cell.get("n"),
                 "interval": ends,
+                "span": column.span(ends),
                 "beyond_zero": ends is not None and (ends[0] > 0 or ends[1] < 0),
                 "published": cell.get("published"),
                 "note": str(cell.get("note") or ""),
@@ -113,40 +148,50 @@ def _published(text: Any) -> float | None:
         return None
 
 
-def _table_figure(rows: list[dict[str, Any]], columns: list[str], unit: str) -> Markup | None:
-    grid = [
-        [
-            figures.point(cell["mean"], cell["interval"], _published(cell["published"]))
-            if cell and cell["mean"] is not None
-            else None
-            for cell in row["cells"]
-        ]
-        for row in rows
-    ]
-    words = "The numbers stand in the table above."
-    if len(columns) == 1:
+def _table_figures(rows: list[dict[str, Any]], columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return a figure for each unit: only columns of one unit stand on one scale."""
+    drawn = []
+    units: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        units.setdefault(column.unit or column.label, []).append(place)
+    for unit, places in units.items():
+        grid = [[_point(row["cells"][place]) for place in places] for row in rows]
         points = [(row["label"], line[0]) for row, line in zip(rows, grid, strict=True) if line[0]]
-        return (
-            Markup(figures.intervals(points, unit, lead=False, description=words))
-            if points
-            else None
-        )
-    if not any(point for line in grid for point in line):
+        labels, digits = [columns[place].label for place in places], columns[places[0]].digits
+        words = "The numbers stand in the table above."
+        if len(units) > 1:  # descriptions tell the figures of a page apart
+            words = f"{unit}. {words}"
+        if not any(point for line in grid for point in line):
+            continue
+        if len(places) == 1:
+            if digits is None:
+                continue  # values that differ by powers of ten show nothing on one scale
+            svg = figures.intervals(points, unit, digits, lead=False, description=words)
+        else:
+            svg = figures.comparison(grid, labels, unit, words)
+        named = unit if len(places) > 1 or unit in labels[0] else f"{labels[0]}, {unit}"
+        drawn.append({"svg": Markup(svg), "unit": named, "legend": len(places) > 1})
+    return drawn
+
+
+def _point(cell: dict[str, Any] | None) -> figures.Point | None:
+    if cell is None or cell["mean"] is None:
         return None
-    return Markup(figures.comparison(grid, columns, unit, words))
+    return figures.point(cell["mean"], cell["interval"], _published(cell["published"]))
 
 
-def _runs_figure(runs: list[dict[str, Any]]) -> Markup | None:
+def _runs_figures(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     points = [
         (run["name"], figures.point(run["error"], run["interval"]))
         for run in runs
         if run["error"] is not None
     ]
     if not 2 <= len(points) <= 30:
-        return None
+        return []
     words = "The numbers stand in the table of runs."
     unit = "test error, %, with its 95 % interval"
-    return Markup(figures.intervals(points, unit, lead=False, description=words))
+    svg = figures.intervals(points, unit, lead=False, description=words)
+    return [{"svg": Markup(svg), "unit": unit, "legend": False}]
 
 
 def _sub_run(run: Run, root: Path, beside: Path) -> dict[str, Any]:

@@ -57,6 +57,19 @@ class Shuffled:
 
 
 @dataclass(frozen=True)
+class InOrder:
+    """Every row once, as they stand: for sums, which do not depend on the order."""
+
+    def __call__(self, y: Tensor, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """Return the rows of each batch."""
+        return torch.arange(len(y), device=y.device).split(batch_size)
+
+    def __str__(self) -> str:
+        """Say the rule."""
+        return "every row once, in order"
+
+
+@dataclass(frozen=True)
 class Mixed:
     """Some labeled rows in each batch, and the rest unlabeled.
 
