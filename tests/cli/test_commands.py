@@ -453,3 +453,41 @@ def test_a_setting_of_a_comparison_goes_to_the_models_that_have_it(say, refused,
     cells = [json.loads(p.read_text()) for p in (tmp_path / "table" / "cells").iterdir()]
     assert sorted("noise" in cell["job"]["settings"] for cell in cells) == [False, True]
     assert "nois" in refused(*both, "--set", "nois=0.1")
+    assert "did you mean joint" in refused(*both, "--set", "jont.epochs=2")
+
+
+def test_a_comparison_takes_learners_with_and_without_classes(say, archive, tmp_path):
+    words = ("compare", archive(), "--models", "autoencoder,swwae,cnn", "--seeds", "1", *NET)
+    words += ("--labels", "20,30", "--set", "epochs=1", "--out", tmp_path / "table")
+    code, out, _ = say(*words)
+    assert code == 0
+    head, *rows = out.splitlines()
+    assert head.split("  ")[0] == "test error, %"
+    assert [row.split("  ")[0] for row in rows[:3]] == [
+        "autoencoder (linear probe)",
+        "swwae",
+        "cnn",
+    ]
+    assert "swwae minus autoencoder (linear probe)" in out
+    page = (tmp_path / "table" / "report.html").read_text(encoding="utf-8")
+    assert "autoencoder (linear probe)" in page
+
+
+def test_evaluate_tells_the_error_of_a_pixel_and_of_an_image(say, run_folder):
+    told = json.loads(say("evaluate", run_folder, "--json")[1])
+    assert told["reconstruction_sse"] == pytest.approx(64 * told["reconstruction_mse"])
+    code, out, _ = say("evaluate", run_folder)
+    assert code == 0
+    assert f"{told['reconstruction_mse']:.5f}, {told['reconstruction_sse']:.2f} summed" in out
+
+
+def test_the_epochs_of_any_stage_can_be_set(say, refused, tmp_path):
+    stages = ["--set", "layer1.epochs=2", "--set", "fine-tuning.epochs=1"]
+    words = ["fit", "digits", "--model", "stacked_autoencoder", "--labels", "50"]
+    out = tmp_path / "run"
+    say(*words, "--set", "architecture=8fc", *stages, "--out", out)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["stage"] for record in records] == ["layer1", "layer1", "fine-tuning"]
+    line = refused(*words, "--set", "first.epochs=2", "--out", tmp_path / "other")
+    assert "no stage 'first'" in line and "layer1" in line
+    assert not (tmp_path / "other").exists()

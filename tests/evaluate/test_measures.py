@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
 from whatwhere.core import InputError
 from whatwhere.evaluate.measures import (
+    auroc,
     calibration_error,
     classification,
     mean_interval,
@@ -175,6 +177,95 @@ def test_the_calibration_error_of_a_perfect_model_is_what_chance_makes_it():
     # The gap of a bin has the deviation 0.76 of its mean; there are 15.
     told = calibration_error(two_classes(list(surest)), truth)
     assert told == pytest.approx(expected, rel=4 * 0.76 / sqrt(15))
+
+
+# Areas under the ROC curve.
+
+few_scores = st.lists(st.integers(0, 6), min_size=1, max_size=25)
+
+
+def cases(positive, others) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores, and which of them are positive."""
+    return np.array([*positive, *others], dtype=float), np.arange(
+        len(positive) + len(others)
+    ) < len(positive)
+
+
+def normal_cases(rng, apart: float, m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return normal scores, those of the m positive cases so many deviations higher."""
+    return cases(rng.normal(apart, 1, m), rng.normal(0, 1, n))
+
+
+@given(few_scores, few_scores)
+def test_the_area_is_how_often_a_positive_case_is_larger_a_tie_counting_half(positive, others):
+    pairs = [(a > b) + (a == b) / 2 for a in positive for b in others]
+    told = auroc(*cases(positive, others))
+    assert told["auroc"] == pytest.approx(np.mean(pairs))
+    u = stats.mannwhitneyu(positive, others, method="asymptotic").statistic
+    assert told["auroc"] == pytest.approx(u / (len(positive) * len(others)))
+
+
+@given(few_scores, few_scores)
+def test_the_area_lies_in_its_interval_and_that_between_0_and_1(positive, others):
+    told = auroc(*cases(positive, others))
+    low, high = told["interval"]
+    assert 0 <= low <= told["auroc"] <= high <= 1
+
+
+@given(few_scores, few_scores)
+def test_the_area_of_the_opposite_score_is_the_rest(positive, others):
+    x, truth = cases(positive, others)
+    there, back = auroc(x, truth), auroc(-x, truth)
+    assert there["auroc"] + back["auroc"] == pytest.approx(1)
+    mirrored = [1 - end for end in reversed(back["interval"])]
+    assert there["interval"] == pytest.approx(mirrored, abs=1e-6)
+
+
+@given(few_scores, few_scores)
+def test_only_the_order_of_scores_matters(positive, others):
+    x, truth = cases(positive, others)
+    assert auroc(np.exp(3 * x), truth) == auroc(x, truth)
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+def test_a_constant_score_has_an_area_of_a_half(m, n):
+    assert auroc(*cases(np.ones(m), np.ones(n)))["auroc"] == 0.5
+
+
+def test_more_cases_narrow_the_interval_of_an_area_like_their_root():
+    def width(copies: int) -> float:
+        low, high = auroc(*cases([2, 3, 5, 7] * copies, [1, 2, 4, 6] * copies))["interval"]
+        return high - low
+
+    assert width(1) > width(4) > width(16) > width(64)
+    assert width(400) == pytest.approx(width(100) / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0, 3.0])
+def test_the_interval_of_an_area_holds_the_true_one_about_as_often_as_it_says(apart):
+    rng = np.random.default_rng(0)
+    area = stats.norm.cdf(apart / sqrt(2))
+    ends = [auroc(*normal_cases(rng, apart, 40, 60))["interval"] for _ in range(400)]
+    held = np.mean([low <= area <= high for low, high in ends])
+    # Of 400 intervals; the variance is that of exponential scores, so these may be held more often.
+    assert held > 0.95 - 4 * sqrt(0.95 * 0.05 / 400)
+
+
+@pytest.mark.parametrize(
+    ("score", "positive", "words"),
+    [
+        ([1.0, 2.0], [True, True], "2 of 2 cases are positive"),
+        ([1.0, 2.0], [False, False], "0 of 2 cases are positive"),
+        ([np.nan, 2.0], [True, False], "1 of 2 scores are not finite"),
+    ],
+)
+def test_an_area_that_cannot_be_told_is_refused_in_one_line(score, positive, words):
+    with pytest.raises(InputError, match=words) as caught:
+        auroc(score, positive)
+    assert "\n" not in str(caught.value)
+
+
+# Means over draws.
 
 
 def test_the_interval_of_a_mean_is_students():

@@ -50,6 +50,28 @@ def test_a_table_of_one_column_is_drawn_as_dots(folders):
     assert "<figure" in html
 
 
+def test_each_column_has_its_own_unit_decimals_and_scale(folders, page):
+    def cell(mean: float) -> dict[str, float | int | None]:
+        return {"mean": mean, "n": 1, "sd": None}
+
+    rows = [{"label": "RBM", "cells": [cell(8.14), cell(0.87649), cell(1.2345e-9)]}]
+    path = folders.table(
+        columns=["labels", "a class held out", "first gradient"],
+        unit="",
+        units=["test error, %", "AUROC", ""],
+        digits=[2, 3, None],
+        draws="classes held out",
+        rows=rows,
+        differences=rows,
+    )
+    found = page(render(path))
+    told = ["8.14", "0.876", "1.23e−09", "+0.876", "a class held out, AUROC"]
+    assert [text for text in [*told, "the same classes held out"] if text not in found.text] == []
+    assert found.faults == []
+    # What differs by powers of ten shows nothing on one scale.
+    assert len(re.findall("<figure", render(path))) == 2
+
+
 def test_a_table_without_any_number_has_no_figure(folders, page):
     path = folders.table(rows=[{"label": "SWWAE", "cells": [None, None]}], differences=[])
     found = page(render(path))

@@ -255,7 +255,8 @@ def read_settings(pairs: list[str] | None, epochs: int | None) -> dict[str, Any]
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(f"--set {pair}: it takes KEY=VALUE, as in --set learning_rate=0.001")
-        settings[name.strip().replace("-", "_")] = value.strip()
+        stage, dot, key = name.strip().rpartition(".")  # the names of stages have hyphens
+        settings[f"{stage}{dot}{key.replace('-', '_')}"] = value.strip()
     if epochs is not None:
         settings["epochs"] = epochs
     return settings

@@ -189,8 +189,9 @@ def auroc(score: ArrayLike, positive: ArrayLike, level: float = 0.95) -> dict[st
 
     # Negative within the interval, so also at the area; an area of 0 or 1 is itself a root.
     inner = min(max(area, 1e-9), 1 - 1e-9)
-    low = 0.0 if area == 0 else float(optimize.brentq(beyond, 0.0, inner))
-    high = 1.0 if area == 1 else float(optimize.brentq(beyond, inner, 1.0))
+    root: Any = optimize.brentq  # a type checker sees all that it may return
+    low = 0.0 if area == 0 else float(root(beyond, 0.0, inner))
+    high = 1.0 if area == 1 else float(root(beyond, inner, 1.0))
     return {"auroc": area, "interval": [low, high], "n_positive": m, "n": m + n}
 
 

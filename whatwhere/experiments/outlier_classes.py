@@ -104,9 +104,10 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
             "Mahalanobis distance: the distance from the mean of the training images after "
             "whitening.",
             f"Epochs: {', '.join(f'{n} of {name}' for name, n in epochs.items())}. The code of the "
-            "auto-encoder is as large as PCA's; with its usual 500 units it did worse on training "
-            "images of MNIST that it had not seen. Nothing else was tuned: every method has the "
-            "settings that it comes with.",
+            "auto-encoder is as large as PCA's; with its usual 500 units it told classes held out "
+            "worse on training images of MNIST that it had not seen (0.66 beside 0.77): labels of "
+            "such classes were used for that choice, which favors it. Nothing else was tuned: "
+            "every method has the settings that it comes with.",
             "An image that is plainer than those that were learned is rebuilt well, and takes no "
             "part of the range that whitening measures: to most methods the digit 1 seems usual "
             "(below 0.5).",
