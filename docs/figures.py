@@ -20,7 +20,7 @@ def sparse_regimes() -> None:
         learner = SparseAutoencoder(**settings, epochs=EPOCHS["full"], random_state=0)
         filters = learner.fit(train.x).module_.filters().numpy()[:SHOWN]
         largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
-        rows[name] = 0.5 + 0.5 * filters / largest
+        rows[name.partition(": ")[2]] = 0.5 + 0.5 * filters / largest
     IMAGES.mkdir(exist_ok=True)
     panels.write_png(IMAGES / "sparse-regimes.png", strips.strips(rows))
 

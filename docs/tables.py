@@ -12,7 +12,13 @@ from typing import Any
 from whatwhere.experiments.table import TABLE, markdown
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/results.md", "docs/export.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/results.md",
+    "docs/export.md",
+    "docs/deep_autoencoder.md",
+    "docs/sparse_autoencoder.md",
+)
 BLOCK = re.compile(
     r"(<!-- (?P<kind>results|benchmark): (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S
 )

@@ -297,7 +297,7 @@ def test_a_drawing_has_a_row_of_images_above_a_row_of_reconstructions(
 
 def test_a_drawing_that_fails_leaves_nothing_behind(tmp_path, swwae, cnn, parts):
     out = tmp_path / "new.png"
-    with pytest.raises(InputError, match="CNN cannot do that"):
+    with pytest.raises(InputError, match="cnn does not reconstruct"):
         judge.draw_reconstructions(cnn, parts[1], 5, out)
     large = Images(np.zeros((2, 1, 9, 9), np.uint8), np.array([0, 1]), (0, 1))
     with pytest.raises(InputError, match="bring them to that size"):

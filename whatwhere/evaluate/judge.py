@@ -106,7 +106,7 @@ def rebuild(learner: Learner, x: np.ndarray, purpose: str) -> np.ndarray:
         name = runs.snake_case(type(learner).__name__)
         raise InputError(
             f"a run of {name} does not reconstruct images, and {purpose} needs that; "
-            "fit one with --model swwae"
+            "fit one with --model swwae or autoencoder"
         )
     return learner.reconstruct(x)
 
@@ -200,5 +200,5 @@ def draw_reconstructions(learner: Learner, images: Images, n: int, out: Path) ->
         If the learner does not reconstruct, or the images are not of its size.
     """
     first = images.x[:n]
-    panels.save(out, panels.pairs(first, learner.reconstruct(first)))
+    panels.save(out, panels.pairs(first, rebuild(learner, first, "showing reconstructions")))
     return reconstruction_mse(learner, first)
