@@ -31,6 +31,8 @@ def swwae(images):
 class MeanAndScore(torch.nn.Module):
     """The normal distribution around a mean image, with deviation 1."""
 
+    mean: torch.Tensor
+
     def __init__(self, shape):
         super().__init__()
         self.register_buffer("mean", torch.full(shape, 0.08))

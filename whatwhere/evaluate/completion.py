@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from whatwhere.core import InputError
 from whatwhere.data.images import Images
-from whatwhere.evaluate import judge, panels, tables
+from whatwhere.evaluate import judge, panels, strips, tables
 from whatwhere.learner import Learner
 
 # Measured: SWWAE fitted to 2,000 images of Fashion-MNIST, left half of others hidden: error 0.109
@@ -26,7 +26,6 @@ STEPS = 50
 STILL = 1e-3  # a change below a quarter of a gray level of 8 bits
 COVER = np.array([150, 170, 225], np.uint8)  # what hides a pixel: a blue that few images have
 PURPOSE = "completing images"
-SIDE = 110  # pixels beside the rows of a picture, for their words
 
 PARTS: dict[str, Callable[[int, int], tuple[slice, slice]]] = {
     "left": lambda h, w: (slice(h), slice(w // 2)),
@@ -176,29 +175,8 @@ def _error(found: np.ndarray, truth: np.ndarray, hidden: np.ndarray) -> float:
 
 def _picture(x: np.ndarray, completed: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Return strips of three rows, with words beside them."""
-    columns = min(len(x), panels.COLUMNS)
-    whole, filled = panels.color(x), panels.color(completed)
-    seen = np.where(hidden[..., None], COVER, whole)
-    strips = []
-    for first in range(0, len(x), columns):
-        rows = [
-            panels.tile(
-                panels.pad(
-                    panels.enlarge(kind[first : first + columns], columns, panels.WIDTH), columns
-                ),
-                columns,
-            )
-            for kind in (whole, seen, filled)
-        ]
-        for row, word in zip(rows, ("as it is", "what is shown", "completed"), strict=True):
-            beside = np.full((max(len(row), panels.LINE), SIDE, 3), panels.WHITE, np.uint8)
-            panels.write_text(beside, word, 0, len(beside) // 2, anchor="lm")
-            below = ((0, len(beside) - len(row) + panels.GAP), (0, 0), (0, 0))
-            high = np.pad(row, below, constant_values=panels.WHITE)
-            beside = np.pad(beside, ((0, panels.GAP), (0, 0), (0, 0)), constant_values=panels.WHITE)
-            strips.append(np.concatenate([beside, high], axis=1))
-        strips.append(np.full((2 * panels.GAP, *strips[-1].shape[1:]), panels.WHITE, np.uint8))
-    return np.concatenate(strips[:-1])
+    seen = np.where(hidden[..., None], COVER, panels.color(x)).transpose(0, 3, 1, 2)
+    return strips.strips({"as it is": x, "what is shown": seen, "completed": completed})
 
 
 def _read(path: Path) -> np.ndarray:
