@@ -20,6 +20,7 @@ from whatwhere.train.processes import Processes
 TOGETHER = Path(__file__).with_name("together.py")
 EXACT = ("one_player", "several_players", "labels", "lbfgs", "chains", "closed_form")
 IMAGES = ("swwae", "swwae_unlabeled", "swwae_without_decoder")
+WHITE = ("whitening", "whitening_contrast")
 NOT_COMPARED = ("stage", "seconds", "images_per_second", "waiting")
 FIT = ("fit", "digits", "--labels", "50", "--device", "cpu", "--set", "architecture=(4)3c-2p")
 
@@ -72,7 +73,14 @@ def test_so_does_equation_7_on_images_few_of_which_are_labeled(made, name: str):
     assert distance(second[name]["state"], first[name]["state"]) == 0
 
 
-@pytest.mark.parametrize("name", [*EXACT, *IMAGES])
+@pytest.mark.parametrize("name", WHITE)
+def test_so_does_whitening_by_sums(made, name: str):
+    one, (first, second) = made
+    assert distance(one[name]["state"], first[name]["state"]) < 1e-4  # of numbers up to 10
+    assert distance(second[name]["state"], first[name]["state"]) == 0
+
+
+@pytest.mark.parametrize("name", [*EXACT, *IMAGES, *WHITE])
 def test_what_is_recorded_is_the_mean_over_all_processes(made, name: str):
     one, (first, _) = made
     assert is_recorded_alike(one[name], first[name])

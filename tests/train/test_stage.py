@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from whatwhere.core import UNLABELED, Batch, InputError
-from whatwhere.train.stage import EarlyStopping, Labeled, Mixed, Shuffled, Stage
+from whatwhere.train.stage import EarlyStopping, InOrder, Labeled, Mixed, Shuffled, Stage
 from whatwhere.train.update import GradientUpdate
 
 
@@ -37,6 +37,13 @@ def flat(batches) -> list[int]:
 def test_every_row_is_met_once_an_epoch(y: Tensor, batch_size: int, seed: int):
     batches = Shuffled()(y, batch_size, numbers(seed))
     assert sorted(flat(batches)) == list(range(len(y)))
+
+
+@given(LABELS, BATCH_SIZES)
+def test_rows_in_order_are_met_once_as_they_stand_whatever_the_seed(y: Tensor, batch_size: int):
+    batches = InOrder()(y, batch_size, numbers(0))
+    assert flat(batches) == list(range(len(y)))
+    assert all(len(rows) == batch_size for rows in batches[:-1])
 
 
 @given(LABELS, BATCH_SIZES, st.integers(0, 2**31))

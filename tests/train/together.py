@@ -18,6 +18,7 @@ from whatwhere.core import Batch, Terms, joint_count
 from whatwhere.experiments.job import Machine
 from whatwhere.experiments.starting import start
 from whatwhere.models.swwae import SWWAE
+from whatwhere.models.whitening import Whitening
 from whatwhere.objectives.classification import cross_entropy
 from whatwhere.train import checkpoint
 from whatwhere.train.runtime import begin
@@ -184,6 +185,16 @@ def swwae(trainer: Trainer, **settings: Any) -> Made:
     return {"state": learner.module_.state_dict(), "history": learner.history_}
 
 
+def whitening(trainer: Trainer, **settings: Any) -> Made:
+    """The matrix and the mean of whitened images; a last batch of 3 that both processes hold."""
+    x, _ = load_digits(return_X_y=True)
+    images = x[:103].reshape(-1, 8, 8).astype("float32") / 16
+    learner = Whitening(batch_size=20, trainer=trainer, **settings).fit(images)
+    module: Any = learner.module_
+    state = {"matrix": module.matrix(), "mean": module.mean, "usual": module.usual}
+    return {"state": state, "history": learner.history_}
+
+
 def stopped(name: str, fabric: Any, folder: Path) -> None:
     """Leave a checkpoint: of one process within an epoch, of several, which ask less often, after.
 
@@ -214,6 +225,8 @@ def train_all(folder: Path, n: int, stop: Any = None) -> None:
     made["swwae_unlabeled"] = swwae(Trainer(fabric), reconstruct_labeled=False)
     made["swwae_without_decoder"] = swwae(Trainer(fabric), reconstruction=0.0, middle=0.0)
     made["swwae_normalized"] = swwae(Trainer(fabric), batch_norm=True, dropout=0.5)
+    made["whitening"] = whitening(Trainer(fabric))
+    made["whitening_contrast"] = whitening(Trainer(fabric), contrast=5.0)
     for name in STOPPED:
         stopped(name, fabric, own / name)
     made |= gone_on(fabric, others)
