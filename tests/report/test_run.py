@@ -327,3 +327,10 @@ def test_a_run_that_says_it_cannot_reconstruct_is_not_asked_to(folders, page):
 def test_a_run_that_undoes_noise_is_offered_for_that(folders, page):
     config = folders.config() | {"undoes": "masking: 0.3 of the pixels set to 0"}
     assert "whatwhere denoise" in page(render(folders.run(config=config))).text
+
+
+def test_a_run_that_was_solved_in_one_pass_has_no_curve_and_says_why(folders, page):
+    record = {"stage": "moments", "epoch": 0, "seconds": 1.0, "total_variance": 52.7}
+    told = page(render(folders.run("solved", metrics=[record]))).text
+    assert "solved in one pass" in told
+    assert "No epoch has been recorded" in page(render(folders.run("none", metrics=[]))).text
