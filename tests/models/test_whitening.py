@@ -20,6 +20,7 @@ from whatwhere.core import (
     Reconstructs,
     Scores,
 )
+from whatwhere.learner import Spec
 from whatwhere.models.whitening import gram
 from whatwhere.train.trainer import Interrupted, Trainer
 
@@ -175,10 +176,10 @@ def test_a_gram_matrix_is_that_of_all_pairs_of_columns(size: int):
     assert torch.equal(gram(x), gram(x).T)
 
 
-def test_the_batch_that_is_chosen_has_fewer_images_where_these_are_large():
-    sizes = [fit(digits(5)[:, :, :side, :side]).chosen_["batch_size"] for side in (8, 4)]
-    assert sizes == [3 * 2**20 // 64, 3 * 2**20 // 16]
-    assert fit(digits(5), batch_size=7).chosen_ == {}
+def test_the_batch_that_is_chosen_has_fewer_images_where_these_are_large_or_few():
+    specs = [Spec((1, 28, 28), 60_000), Spec((3, 96, 96), 60_000), Spec((1, 28, 28), 50)]
+    assert [Whitening().choose(spec)["batch_size"] for spec in specs] == [4012, 113, 50]
+    assert Whitening(batch_size=7).choose(specs[0]) == {}
 
 
 def test_stopped_within_its_epoch_it_has_whitened_what_it_saw():

@@ -1,6 +1,6 @@
 import pytest
 
-from whatwhere.report import wording
+from whatwhere.report import render, wording
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_settings_are_written_plainly():
 def test_measures_are_rounded():
     assert wording.measure(1 / 3) == "0.3333"
     assert wording.measure(60000) == "60,000"
+
+
+def test_labels_that_a_learner_never_looks_at_are_not_said_to_have_been_shown(folders, page):
+    config = folders.config()
+    config["spec"] = config["spec"] | {"n_classes": 0, "n_labeled": 0}
+    text = page(render(folders.run(config=config, evaluation={"n": 9, "error": None}))).text
+    assert "without any labels" in text
+    assert "whatwhere predict" not in text
+    assert "--probe linear" in text

@@ -50,10 +50,10 @@ def write(folder: Path, learner: Learner, images: Images) -> None:
         shown = shades(torch.cat(codes).cpu().numpy())
         caption = (
             "Above, images as they are; below, their codes, which are images too: gray is 0, "
-            "white above it, black below, all on one scale. Look for what is left: where neighbors "
-            "used to be alike, only what a pixel does not share with them remains, so that areas "
-            "turn gray and edges stand out. Codes that only look like noise are made of directions "
-            "in which images hardly vary: a larger eps, or fewer components, leaves them out."
+            "white above it, black below, all on one scale. Look for what is left: where a code "
+            "keeps only what a pixel does not share with its neighbors, areas turn gray and edges "
+            "stand out. Single bright dots, and codes that look like noise, come from pixels or "
+            "directions in which images hardly vary: a larger eps keeps them small."
         )
         picture = panels.pairs(x, shown)
         panels.write(folder, "code_images", picture, "Before and after", caption, 11)

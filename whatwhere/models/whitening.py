@@ -391,7 +391,7 @@ class Whitening(FeatureLearner):
 
     def _batch_size(self, spec: Spec) -> int:
         if isinstance(self.batch_size, str):
-            return max(2, BATCH // prod(spec.shape))
+            return max(2, min(BATCH // prod(spec.shape), spec.n_samples))
         return self.batch_size
 
     def build(self, spec: Spec) -> WhiteningModule:

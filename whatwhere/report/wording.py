@@ -129,7 +129,7 @@ def summary(run: Run) -> list[str]:
 
 def _training(run: Run) -> list[str]:
     data, spec = _part(run, "data"), _part(run, "spec")
-    n, labeled = data.get("n_train", spec.get("n_samples")), data.get("n_labeled")
+    n, labeled = data.get("n_train", spec.get("n_samples")), _labels_used(run)
     classes = run.config.get("classes") or []
     said = f"The model {run.config.get('model', 'of unknown name')} was trained on "
     said += f"{'images' if n is None else many(n, 'image')} of {short(data.get('name'))}"
@@ -145,6 +145,13 @@ def _training(run: Run) -> list[str]:
             f"of the other {thousands(n - labeled)} it saw the image alone."
         )
     return [said + known]
+
+
+def _labels_used(run: Run) -> Any:
+    """Return how many labels were shown; 0 to a learner that never looks at them."""
+    if _part(run, "spec").get("n_classes") == 0:
+        return 0
+    return _part(run, "data").get("n_labeled")
 
 
 def _place(run: Run) -> list[str]:
@@ -452,7 +459,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
 
 def _measuring(run: Run, path: str) -> list[tuple[str, str]]:
     data = _part(run, "data")
-    n_labeled = data.get("n_labeled")
+    n_labeled = _labels_used(run)
     found = []
     if n_labeled and data.get("n_test"):
         found.append(("Measure it on the test images", f"whatwhere evaluate {path}"))
@@ -475,7 +482,7 @@ def _using(run: Run, path: str) -> list[tuple[str, str]]:
     options = _data_options(_part(run, "job"), ("data_dir", *_READING))
     images = " ".join([quote(_data(run)), *options])
     found = []
-    if _part(run, "data").get("n_labeled"):
+    if _labels_used(run):
         found.append(("Name the classes of images", "predict", "predictions.csv"))
     found.append(("Turn images into vectors, for search or clustering", "embed", "embeddings.npz"))
     if _reconstructs(run):
