@@ -48,8 +48,8 @@ def plan(base: Job, models: Sequence[str], labels: Sequence[str], seeds: int) ->
     first, *others = models
     return Plan(
         title=f"{', '.join(models)} on {base.data}",
-        caption=f"Test error in percent, mean and deviation over {seeds} draws of labels and "
-        "weights. Every model sees the same labels.",
+        caption="Test error in percent, mean and deviation over "
+        f"{seeds} draw{'s' * (seeds > 1)} of labels and weights. Every model sees the same labels.",
         columns=tuple(_column(n) for n in labels),
         cells=cells,
         differences=tuple((other, first) for other in others),
