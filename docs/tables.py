@@ -18,6 +18,7 @@ DOCUMENTS = (
     "docs/export.md",
     "docs/deep_autoencoder.md",
     "docs/sparse_autoencoder.md",
+    "docs/whitening.md",
 )
 BLOCK = re.compile(
     r"(<!-- (?P<kind>results|benchmark): (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S
