@@ -4,14 +4,12 @@
 
 The 60,000 training images of MNIST, 784 pixels each; `fit`, with all components. Each way is run in
 a fresh interpreter with one thread, in turns. The time is the processor's, which other programs
-disturb least, and the median of the turns counts; `ratio` is ours over theirs. The memory is how
-far `fit` raises the peak of the process above what it held with the matrix in it.
+disturb least, and the median of the turns counts; `ratio` is ours over theirs.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -45,23 +43,17 @@ def matrix(data_dir: str | None) -> np.ndarray:
     return (x.reshape(len(x), -1) / np.float32(255)).astype(np.float32, copy=False)
 
 
-def peak() -> float:
-    """Return the most memory that this process has held, in MB."""
-    kilo = 1024**2 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kilo
-
-
-def fit_once(way: str, file: Path) -> dict[str, float]:
-    """Return the seconds and the memory of one fit to the matrix in a file."""
+def fit_once(way: str, file: Path) -> float:
+    """Return the seconds of one fit to the matrix in a file."""
     torch.set_num_threads(1)
     x = np.load(file)
     WAYS[way](x[:WARM])
-    before, began = peak(), time.process_time()
+    began = time.process_time()
     WAYS[way](x)
-    return {"seconds": time.process_time() - began, "megabytes": peak() - before}
+    return time.process_time() - began
 
 
-def timed(way: str, file: Path) -> dict[str, float]:
+def timed(way: str, file: Path) -> float:
     """Return what a fresh interpreter says."""
     words = [sys.executable, __file__, "--way", way, "--matrix", str(file)]
     done = subprocess.run(
@@ -72,14 +64,13 @@ def timed(way: str, file: Path) -> dict[str, float]:
 
 def measure(data_dir: str | None, turns: int) -> dict[str, Any]:
     """Return all that is measured, with the machine."""
-    said: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     with TemporaryDirectory() as folder:
         file = Path(folder) / "x.npy"
         np.save(file, matrix(data_dir))
         for _ in range(turns):
-            for way, found in said.items():
+            for way, found in seconds.items():
                 found.append(timed(way, file))
-    seconds = {way: [one["seconds"] for one in found] for way, found in said.items()}
     pairs = [ours / theirs for ours, theirs in zip(seconds[OURS], seconds[THEIRS], strict=True)]
     middle = {way: median(each) for way, each in seconds.items()}
     return {
@@ -90,9 +81,6 @@ def measure(data_dir: str | None, turns: int) -> dict[str, Any]:
         "seconds": {way: round(value, 3) for way, value in middle.items()},
         "ratio": round(middle[OURS] / middle[THEIRS], 3),
         "ratio_of_turns": [round(min(pairs), 3), round(max(pairs), 3)],
-        "megabytes": {
-            way: round(median(one["megabytes"] for one in found), 1) for way, found in said.items()
-        },
     }
 
 
@@ -100,13 +88,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     """Return the table as text, its head first."""
     ratios = [f"{value:.2f}" for value in found["ratio_of_turns"]]
     table = [["fit", OURS, THEIRS, "ratio", "ratios of turns"]]
-    seconds, megabytes = found["seconds"], found["megabytes"]
+    seconds = found["seconds"]
     table.append(
         ["seconds", *(f"{seconds[way]:.2f}" for way in WAYS), f"{found['ratio']:.2f}",
          " to ".join(ratios)]
-    )  # fmt: skip
-    table.append(
-        ["memory above the data, MB", *(f"{megabytes[way]:.0f}" for way in WAYS)]
     )  # fmt: skip
     return ["  ".join(cell.ljust(26) for cell in row).rstrip() for row in table]
 

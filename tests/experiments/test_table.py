@@ -240,8 +240,8 @@ def test_a_table_without_a_probe_has_no_note_of_one(tmp_path):
     assert made["notes"] == []
 
 
-def test_a_column_that_is_named_for_the_probe_spares_the_mark(tmp_path):
-    column = Column("probe error, %", unit="", of="test")
+def test_only_test_errors_are_marked_a_column_of_its_own_says_itself_what_it_reads(tmp_path):
+    column = Column("probe error, %", metric("error"), "", of="test")
     made = run(tmp_path, (column,), cells("features", [{"error": 9.0, "probe": "linear"}]))
     assert made["rows"][0]["label"] == "features"
 

@@ -20,6 +20,7 @@ from whatwhere.train.processes import Processes
 TOGETHER = Path(__file__).with_name("together.py")
 EXACT = ("one_player", "several_players", "labels", "lbfgs", "chains", "closed_form")
 IMAGES = ("swwae", "swwae_unlabeled", "swwae_without_decoder")
+FOLDED = ("sparse", "sparse_rule", "stacked")
 WHITE = ("whitening", "whitening_contrast")
 NOT_COMPARED = ("stage", "seconds", "images_per_second", "waiting")
 FIT = ("fit", "digits", "--labels", "50", "--device", "cpu", "--set", "architecture=(4)3c-2p")
@@ -73,6 +74,13 @@ def test_so_does_equation_7_on_images_few_of_which_are_labeled(made, name: str):
     assert distance(second[name]["state"], first[name]["state"]) == 0
 
 
+@pytest.mark.parametrize("name", FOLDED)
+def test_so_do_auto_encoders_whose_running_averages_are_those_of_the_joint_batch(made, name: str):
+    one, (first, second) = made
+    assert distance(one[name]["state"], first[name]["state"]) < 1e-5
+    assert distance(second[name]["state"], first[name]["state"]) == 0
+
+
 @pytest.mark.parametrize("name", WHITE)
 def test_so_does_whitening_by_sums(made, name: str):
     one, (first, second) = made
@@ -80,7 +88,7 @@ def test_so_does_whitening_by_sums(made, name: str):
     assert distance(second[name]["state"], first[name]["state"]) == 0
 
 
-@pytest.mark.parametrize("name", [*EXACT, *IMAGES, *WHITE])
+@pytest.mark.parametrize("name", [*EXACT, *IMAGES, *FOLDED, *WHITE])
 def test_what_is_recorded_is_the_mean_over_all_processes(made, name: str):
     one, (first, _) = made
     assert is_recorded_alike(one[name], first[name])

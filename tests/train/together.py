@@ -17,6 +17,8 @@ from torch.optim import LBFGS, SGD, Adam
 from whatwhere.core import Batch, Terms, joint_count
 from whatwhere.experiments.job import Machine
 from whatwhere.experiments.starting import start
+from whatwhere.models.sparse_autoencoder import SparseAutoencoder
+from whatwhere.models.stacked_autoencoder import StackedAutoencoder
 from whatwhere.models.swwae import SWWAE
 from whatwhere.models.whitening import Whitening
 from whatwhere.objectives.classification import cross_entropy
@@ -195,6 +197,15 @@ def whitening(trainer: Trainer, **settings: Any) -> Made:
     return {"state": state, "history": learner.history_}
 
 
+def features(learner: Any, trainer: Trainer) -> Made:
+    """Layers one upon another, and a running average: learned from the digits, some labeled."""
+    x, y = load_digits(return_X_y=True)
+    images = x[:103].reshape(-1, 8, 8).astype("float32") / 16
+    learner.set_params(batch_size=20, random_state=0, trainer=trainer, epochs=2)
+    learner.fit(images, [label if row % 3 else -1 for row, label in enumerate(y[:103])])
+    return {"state": learner.module_.state_dict(), "history": learner.history_}
+
+
 def stopped(name: str, fabric: Any, folder: Path) -> None:
     """Leave a checkpoint: of one process within an epoch, of several, which ask less often, after.
 
@@ -225,6 +236,10 @@ def train_all(folder: Path, n: int, stop: Any = None) -> None:
     made["swwae_unlabeled"] = swwae(Trainer(fabric), reconstruct_labeled=False)
     made["swwae_without_decoder"] = swwae(Trainer(fabric), reconstruction=0.0, middle=0.0)
     made["swwae_normalized"] = swwae(Trainer(fabric), batch_norm=True, dropout=0.5)
+    made["sparse"] = features(SparseAutoencoder("9fc"), Trainer(fabric))
+    rule = SparseAutoencoder("9fc", sparsity="sparsifying-logistic")
+    made["sparse_rule"] = features(rule, Trainer(fabric))
+    made["stacked"] = features(StackedAutoencoder("9fc-5fc", level=0.0), Trainer(fabric))
     made["whitening"] = whitening(Trainer(fabric))
     made["whitening_contrast"] = whitening(Trainer(fabric), contrast=5.0)
     for name in STOPPED:

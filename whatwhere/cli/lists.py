@@ -24,8 +24,9 @@ def models() -> None:
     from whatwhere import models as room
     from whatwhere.experiments.job import GIVEN_BY_DATA, STAGE_EPOCHS
 
+    width = max(map(len, room.CONTENTS))
     for name, (_, _, what) in room.CONTENTS.items():
-        typer.echo(f"{name:8} {what}")
+        typer.echo(f"{name:{width}}  {what}")
         learner = room.learner_class(name)()
         for key, value in learner.hyper_parameters().items():
             if key not in (*GIVEN_BY_DATA, STAGE_EPOCHS):
@@ -36,8 +37,9 @@ def experiments() -> None:
     """List the published tables that reproduce knows."""
     from whatwhere import experiments as room
 
+    width = max(map(len, room.CONTENTS))
     for name, (_, what) in room.CONTENTS.items():
-        typer.echo(f"{name:14} {what}")
+        typer.echo(f"{name:{width}}  {what}")
 
 
 data = typer.Typer(help="List the named sets, or download one.")

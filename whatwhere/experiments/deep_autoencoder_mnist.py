@@ -95,7 +95,7 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
         "gradient over the weights of a layer as training of the whole net begins.",
         columns=(
             Column(ERROR, error, "", 2, CELL),
-            Column("probe error, %, 1000 labels", unit="", of=CELL),
+            Column("probe error, %, 1000 labels", metric("error"), "", 2, CELL),
             Column(FIRST, gradient(1), "", None, CELL),
             Column(LAST, gradient(4), "", None, CELL),
             Column(MINUTES, lambda record: record["minutes"], "", 0, CELL),

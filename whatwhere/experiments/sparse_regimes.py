@@ -81,7 +81,7 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
             Column("squared error an image", metric("reconstruction_sse"), "", 2, CELL),
             Column("mean activation", metric("mean_activation"), "", 3, CELL),
             Column("units above 1/2, %", metric("active"), "", 1, CELL),
-            Column("probe error, %, 1000 labels", unit="", of=CELL),
+            Column("probe error, %, 1000 labels", metric("error"), "", 2, CELL),
         ),
         cells=cells,
         notes=(

@@ -218,8 +218,7 @@ def write_table(plan: Plan, out: Path, command: str = "") -> dict[str, Any]:
             if column.cells == cell.column:
                 found = values.setdefault((cell.row, column.label), {})
                 found[cell.draw] = column.read(record)
-                told_there = "probe" in column.label  # then the row need not say it
-                if column.read is test_error and "probe" in record["metrics"] and not told_there:
+                if column.read is test_error and "probe" in record["metrics"]:
                     probed.add(cell.row)
 
     def known(row: str, column: str) -> dict[int, float]:

@@ -45,6 +45,8 @@ SMALLEST = (
     1e-4  # of ρ̂, and of its distance to 1: beyond it the penalty's slope is that at the bound
 )
 
+LARGEST = 80.0  # of h, in the average of the sparsifying logistic
+
 
 def by_unit(code: Tensor) -> Tensor:
     """Return the activations (n, K) of a code (B, K), or of maps (B, K, h, w), place by place."""
@@ -176,11 +178,10 @@ class SparsifyingLogistic(nn.Module):
         """Return z (B, K, ...) in (0, 1) of h of that shape."""
         log_zeta = self.log_zeta.clone()
         if self.training and torch.is_grad_enabled():
-            h = by_unit(code).detach()
-            largest = h.amax().clamp(min=0)  # e^h of a large h is no float
-            new = (joint_mean((h - largest).exp()) + 1e-30).log() + largest
+            # e^h of a larger h is no float; the bound is one for all processes.
+            mean = joint_mean(by_unit(code).detach().clamp(max=LARGEST).exp())
             old = self.log_zeta + log(1 - self.eta)
-            self.log_zeta.copy_(torch.logaddexp(new + log(self.eta), old))
+            self.log_zeta.copy_(torch.logaddexp((mean + 1e-30).log() + log(self.eta), old))
         threshold = log_zeta + log((1 - self.eta) / self.eta)
         return torch.sigmoid(code - threshold.view(-1, *[1] * (code.ndim - 2)))
 
