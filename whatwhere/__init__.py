@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from whatwhere.models import load
     from whatwhere.models.autoencoder import Autoencoder
     from whatwhere.models.cnn import CNN
+    from whatwhere.models.dbn import DBN
     from whatwhere.models.deep_autoencoder import DeepAutoencoder
     from whatwhere.models.denoising_autoencoder import DenoisingAutoencoder
+    from whatwhere.models.rbm import RBM
     from whatwhere.models.sparse_autoencoder import SparseAutoencoder
     from whatwhere.models.stacked_autoencoder import StackedAutoencoder
     from whatwhere.models.swwae import SWWAE
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CNN",
+    "DBN",
+    "RBM",
     "SWWAE",
     "Autoencoder",
     "DeepAutoencoder",

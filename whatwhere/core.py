@@ -231,3 +231,102 @@ class EncodesAsImages(Protocol):
     def code_images(self, x: "Tensor") -> "Tensor | None":
         """Return the codes of images, a number a pixel, or None where codes are no images."""
         ...
+
+
+State = Any
+"""Of a chain: what a module needs to go on with it, which is its own business."""
+
+
+@runtime_checkable
+class Walks(Protocol):
+    """Draws images by Gibbs sampling: chains that are begun, walk, and are looked at."""
+
+    def begin(self, x: "Tensor") -> State:
+        """Return the state of chains begun at images x (B, C, H, W); noise does too."""
+        ...
+
+    def walk(self, state: State, steps: int, known: "Known | None" = None) -> State:
+        """Return the state some steps later.
+
+        Parameters
+        ----------
+        state : State
+        steps : int
+        known : Known, optional
+            Pixels that stay as they are.
+        """
+        ...
+
+    def look(self, state: State) -> "Tensor":
+        """Return the means of the pixels given the rest of the state, (B, C, H, W)."""
+        ...
+
+
+class Known(NamedTuple):
+    """Pixels that are given.
+
+    Attributes
+    ----------
+    x : Tensor (B, C, H, W)
+        Images; what is not known of them is not looked at.
+    mask : Tensor (H, W)
+        True where they are known.
+    """
+
+    x: "Tensor"
+    mask: "Tensor"
+
+
+class LogPartition(NamedTuple):
+    """The logarithm of a partition function, and how it was found.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The estimate, and ±3 standard errors about it; all the same where it is exact.
+    how : str
+    reverse : float or None
+        An estimate that errs to the other side: the truth is between the two, in expectation.
+    """
+
+    value: float
+    low: float
+    high: float
+    how: str
+    reverse: float | None = None
+
+
+@runtime_checkable
+class HasFreeEnergy(Protocol):
+    """Knows the probability of images but for a constant."""
+
+    def free_energy(self, x: "Tensor") -> "Tensor":
+        """Return -log p(x) - log Z, (B,) in nats, or an upper bound of it."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(HasFreeEnergy, Protocol):
+    """Knows the probability of images.
+
+    Attributes
+    ----------
+    is_bound : bool
+        Whether what is told is a lower bound.
+    """
+
+    is_bound: bool
+
+    def log_partition(self, *, careful: bool = True) -> LogPartition:
+        """Return log Z: exactly where that can be, else by sampling.
+
+        Parameters
+        ----------
+        careful : bool
+            Whether to take the minutes that a number to be published takes.
+        """
+        ...
+
+    def likely(self, x: "Tensor") -> "Tensor":
+        """Return images as the module models them: of gray ones a binary draw, (B, C, H, W)."""
+        ...

@@ -13,6 +13,7 @@ CONTENTS = {  # name on the command line: file, what it is
     ),
     "sparse-regimes": ("sparse_regimes", "Sparse auto-encoder: noise, strokes, whole digits"),
     "pretraining": ("pretraining", "Does pretraining help? Nets of 1 to 5 layers, 6 starts"),
+    "rbm-likelihood": ("rbm_likelihood", "How likely are digits to an RBM? CD, PCD, published"),
     "outliers": ("outlier_classes", "Classes held out of MNIST and Fashion-MNIST, found again"),
 }
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 CONTENTS = {  # name on the command line: file, class, what it is
     "autoencoder": ("autoencoder", "Autoencoder", "auto-encoder, dense or convolutional"),
+    "dbn": (
+        "dbn",
+        "DBN",
+        "deep belief network: density by layers, a net with labels",
+    ),
     "deep_autoencoder": (
         "deep_autoencoder",
         "DeepAutoencoder",
@@ -23,6 +28,11 @@ CONTENTS = {  # name on the command line: file, class, what it is
         "denoising_autoencoder",
         "DenoisingAutoencoder",
         "auto-encoder that rebuilds images from corrupted ones",
+    ),
+    "rbm": (
+        "rbm",
+        "RBM",
+        "restricted Boltzmann machine: density, features, classes",
     ),
     "sparse_autoencoder": (
         "sparse_autoencoder",

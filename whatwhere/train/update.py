@@ -108,6 +108,8 @@ class GradientUpdate:
     average : float, optional
         Decay of an exponential moving average of the weights, in (0, 1); the average is what
         monitors see and what stays in the module.
+    momentum : callable (progress) -> float, optional
+        The momentum of SGD for a progress in [0, 1); see `Raised`.
     every : int
         Move at every `every`-th batch.
     name : str
@@ -122,6 +124,7 @@ class GradientUpdate:
     schedule: Callable[[float], float] | None = None
     clip: float | None = None
     average: float | None = None
+    momentum: Callable[[float], float] | None = None
     every: int = 1
     name: str = "loss"
 
@@ -135,9 +138,7 @@ class GradientUpdate:
         self._others = [p for p in self.module.parameters() if p.requires_grad and id(p) not in own]
         self._parts = parts
         with self._alone():
-            self._joined, self._optimizer = fabric.setup(
-                Joined(self.module, self.objective), self.optimizer(self._parameters)
-            )
+            self._set_up(fabric)
         self._processes = Processes.of(fabric)
         # After the set-up, for DDP wants all processes to hold the same.
         for name in self._sharded:
@@ -147,6 +148,10 @@ class GradientUpdate:
         if self.average is not None:
             rule = get_ema_multi_avg_fn(self.average)
             self._averages = [AveragedModel(p, multi_avg_fn=rule, use_buffers=True) for p in parts]
+
+    def _set_up(self, fabric: "Fabric") -> None:
+        joined = Joined(self.module, self.objective)
+        self._joined, self._optimizer = fabric.setup(joined, self.optimizer(self._parameters))
 
     @property
     def _sharded(self) -> Sequence[str]:
@@ -169,6 +174,9 @@ class GradientUpdate:
             factor = self.schedule(progress)
             for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
+        if self.momentum is not None:
+            for group in self._optimizer.param_groups:
+                group["momentum"] = self.momentum(progress)
         with self._alone() if self._others else nullcontext():
             terms = self._move(batch)
         for average, part in zip(self._averages, self._parts, strict=False):
@@ -261,10 +269,45 @@ class GradientUpdate:
         settings = getattr(self.optimizer, "keywords", {})
         told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if value)
         extras = [f"schedule {self.schedule}"] if self.schedule else []
+        extras += [f"momentum {self.momentum}"] if self.momentum else []
         extras += [f"gradient clipped at {self.clip:g}"] if self.clip else []
         extras += [f"weights averaged ({self.average:g})"] if self.average else []
         move = f"{self.name}: {getattr(rule, '__name__', rule)} ({told}) on {who}"
         return "; ".join([move, *extras])
+
+
+@dataclass
+class StatisticsUpdate(GradientUpdate):
+    """Descend where the gradient is known as statistics: nothing is differentiated.
+
+    Parameters
+    ----------
+    objective : callable (module, batch) -> (Terms, slopes)
+        A slope is a parameter with the gradient of what is to be made small, joint over all
+        processes (`core.joint_sum`). The other parameters are as for `GradientUpdate`; parameters
+        without a slope stay as they are.
+    """
+
+    objective: Any  # it gives slopes beside the terms
+
+    def _set_up(self, fabric: "Fabric") -> None:
+        self.module.to(fabric.device)
+        if isinstance(self.objective, nn.Module):
+            self.objective.to(fabric.device)
+        self._optimizer = self.optimizer(self._parameters)
+
+    @torch.no_grad()
+    def _move(self, batch: Batch) -> Terms:
+        terms, slopes = self.objective(self.module, batch)
+        self._optimizer.zero_grad()
+        for parameter, slope in slopes:
+            parameter.grad = slope
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_([parameter for parameter, _ in slopes], self.clip)
+        self._optimizer.step()
+        if self.constraint is not None:
+            self.constraint()
+        return terms
 
 
 @dataclass(frozen=True)
@@ -280,3 +323,23 @@ class LinearDecay:
     def __str__(self) -> str:
         """Say the rule."""
         return f"constant, then linearly to 0 from {self.start:.0%} of the stage"
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A number until `until` of the stage is done, and another one from then on.
+
+    Hinton 2010 has a momentum of 0.5 at first, when gradients are large, and 0.9 later.
+    """
+
+    first: float
+    then: float
+    until: float
+
+    def __call__(self, progress: float) -> float:
+        """Return the number at a progress in [0, 1)."""
+        return self.first if progress < self.until else self.then
+
+    def __str__(self) -> str:
+        """Say the rule."""
+        return f"{self.first:g}, then {self.then:g} from {self.until:.0%} of the stage"
