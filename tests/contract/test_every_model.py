@@ -38,8 +38,12 @@ SMALL: dict[str, Any] = {
     "epochs": 2,
     "pretraining_epochs": 1,
     "n_hidden": 12,
+    "joint_epochs": 1,
     "batch_size": 8,
 }
+
+# Those of methods whose layers are all dense.
+DENSE = {name: {"architecture": "6fc-4fc"} for name in ("dbm", "dbn")}
 
 # The one declared exception: -1 is unlabeled, so classes cannot be coded -1 and +1.
 LABEL_CODING = {"check_classifiers_classes": "-1 is unlabeled"}
@@ -61,7 +65,8 @@ def known(name: str, **params: Any) -> dict[str, Any]:
 
 def make(name: str, **params: Any) -> Any:
     """Return a small learner."""
-    return learner_class(name)(**{"random_state": 0, **known(name, **SMALL), **params})
+    own = known(name, **SMALL) | DENSE.get(name, {})
+    return learner_class(name)(**{"random_state": 0, **own, **params})
 
 
 def images(n: int = 24, shape: tuple[int, ...] = (1, 8, 8), seed: int = 0) -> np.ndarray:
@@ -149,6 +154,7 @@ def checks() -> Iterator[Any]:
         # Some checks ask for a fair accuracy, on a few hundred rows of two features.
         fast = {"architecture": "(8)3c-2p", "epochs": 6, "batch_size": 16, "learning_rate": 0.02}
         fast |= {"n_hidden": 64, "nll_rate": 0.01}
+        fast |= {"architecture": "16fc"} if name in DENSE else {}
         learner = make(name, **known(name, **fast))
         for pair in estimator_checks_generator(
             learner, expected_failed_checks=LABEL_CODING, mark="xfail", xfail_strict=True
@@ -529,8 +535,13 @@ def test_odd_sizes_and_single_pixels_are_images_too(name: str):
 @pytest.mark.parametrize(
     "architecture", ["10fc", "3fc", "2p", "(2)3c", "(2)2c-3p-5fc-4fc", "16p", "(2)3c-2p-2p"]
 )
-def test_every_architecture_that_can_be_read_can_be_learned(name: str, architecture: str):
-    if known(name, architecture=architecture):
+def test_every_architecture_that_can_be_read_can_be_learned_or_is_refused_in_words(
+    name: str, architecture: str
+):
+    if name in DENSE and architecture != "10fc":  # 3fc is the class layer
+        with pytest.raises(InputError, match="dense"):
+            make(name, architecture=architecture).fit(images(), some_labels())
+    elif known(name, architecture=architecture):
         model = make(name, architecture=architecture).fit(images(), some_labels())
         assert all(np.isfinite(value).all() for value in outputs(model, images()).values())
 
@@ -540,7 +551,7 @@ def test_any_number_of_labels_can_be_learned_from(classifier: str, n_labeled: in
     y = np.where(np.arange(24) < n_labeled, np.arange(24) % 2, UNLABELED)
     for batch_size in (3, 4, 24, 100):
         params = {"architecture": "(2)3c-2p-4fc", "epochs": 1, "batch_size": batch_size}
-        model = make(classifier, **known(classifier, **params))
+        model = make(classifier, **known(classifier, **params) | DENSE.get(classifier, {}))
         assert np.isfinite(model.fit(images(), y).predict_proba(images())).all()
 
 

@@ -331,13 +331,17 @@ class Machine:
             states[level] = self.units[level].mean(total)
         if top == 1:
             return states
+        seen = F.linear(v, self.weights[0], self.biases[1])  # is the same in all sweeps
         for _ in range(sweeps):
             moved = 0.0
             for level in range(1, top + 1):
                 former = states[level]
-                self.mean([level], states)
+                if level == 1:
+                    states[1] = self.units[1].mean(seen.addmm(states[2], self.weights[1]))
+                else:
+                    self.mean([level], states)
                 if tolerance:
-                    moved = max(moved, float((states[level] - former).abs().max()))
+                    moved = max(moved, float((states[level] - former).detach().abs().max()))
             if tolerance and moved <= tolerance:
                 break
         return states
