@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from whatwhere.models import load
     from whatwhere.models.autoencoder import Autoencoder
     from whatwhere.models.cnn import CNN
+    from whatwhere.models.dbm import DBM
     from whatwhere.models.dbn import DBN
     from whatwhere.models.deep_autoencoder import DeepAutoencoder
     from whatwhere.models.denoising_autoencoder import DenoisingAutoencoder
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CNN",
+    "DBM",
     "DBN",
     "RBM",
     "SWWAE",

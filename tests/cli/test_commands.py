@@ -50,7 +50,7 @@ def test_help_is_quick_and_needs_no_torch():
 def test_every_command_says_what_it_does(say):
     code, out, _ = say("--help")
     assert code == 0
-    commands = "demo fit evaluate predict embed reconstruct denoise complete outliers export"
+    commands = "demo fit evaluate predict embed reconstruct denoise complete sample outliers export"
     commands += " compare reproduce report models experiments data"
     for command in commands.split():
         assert command in out

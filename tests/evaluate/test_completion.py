@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from whatwhere import CNN, SWWAE
+from whatwhere import CNN, RBM, SWWAE
 from whatwhere.core import UNLABELED, InputError
 from whatwhere.data.images import Images
+from whatwhere.data.sources import load
 from whatwhere.evaluate import completion
 
 HALVES = ["left", "right", "top", "bottom"]
@@ -166,3 +168,93 @@ def test_a_file_that_is_there_is_refused(tmp_path, learner):
             learner, pictures(), 3, completion.mask("left", (1, 8, 8)), tmp_path / "new.png"
         )
     assert (tmp_path / "new.png").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits").train.take(np.arange(200))
+
+
+@pytest.fixture(scope="module")
+def machine(digits):
+    return RBM(24, epochs=15, random_state=0).fit(digits.x[:150])
+
+
+def test_completions_are_drawn_as_often_as_the_machine_has_them():
+    """All 16 images of 4 pixels, of which 2 are known: the mean of draws is the exact one."""
+    model = RBM(3, epochs=1, random_state=0).fit(np.zeros((4, 1, 2, 2), np.uint8))
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        for parameter in model.module_.parameters():
+            parameter.normal_(std=1.0)
+        hidden = completion.mask("left", (1, 2, 2))
+        for known in ((0, 0), (0, 1), (1, 1)):
+            whole = torch.zeros(4, 1, 2, 2)
+            whole[:, 0, :, 1] = torch.tensor(known).float()
+            whole[:, 0, :, 0] = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1)]).float()
+            exact = torch.softmax(-model.module_.free_energy(whole), 0) @ whole[..., 0].flatten(1)
+            drawn = completion.draws(model, whole[:1].numpy(), hidden, 4000, steps=20)
+            mean = drawn.mean(axis=0)[0, 0, :, 0]
+            assert mean == pytest.approx(exact.numpy(), abs=4 * 0.5 / np.sqrt(4000))
+
+
+def test_each_draw_keeps_what_is_seen_and_does_not_look_at_what_is_hidden(machine, digits):
+    hidden = completion.mask("top", (1, 8, 8))
+    x = digits.x[150:157]
+    drawn = completion.draws(machine, x, hidden, 3, steps=4)
+    assert drawn.shape == (3, 7, 1, 8, 8)
+    seen = np.broadcast_to((x / 255).astype(np.float32), drawn.shape)
+    assert np.array_equal(drawn[..., ~hidden], seen[..., ~hidden])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert not np.array_equal(drawn[0], drawn[1])
+    other = x.copy()
+    other[..., hidden] = 0
+    assert np.array_equal(completion.draws(machine, other, hidden, 3, steps=4), drawn)
+    assert not np.array_equal(completion.draws(machine, x, hidden, 3, 4, seed=1), drawn)
+
+
+def test_the_parts_of_many_images_are_put_together_in_order(machine, digits, monkeypatch):
+    hidden = completion.mask("left", (1, 8, 8))
+    monkeypatch.setattr(completion, "INFERENCE_BATCH", 12)
+    drawn = completion.draws(machine, digits.x[:10], hidden, 5, steps=2)
+    seen = np.broadcast_to(digits.x[:10] / 255, drawn.shape)
+    assert np.array_equal(drawn[..., ~hidden], seen[..., ~hidden].astype(np.float32))
+    completed = completion.complete(machine, digits.x[:10], hidden, steps=2)
+    assert np.array_equal(completed[..., ~hidden], seen[0][..., ~hidden].astype(np.float32))
+
+
+def test_the_mean_of_chains_is_nearer_to_the_truth_than_a_draw_and_than_the_mean_of_what_is_seen(
+    machine, digits, tmp_path
+):
+    hidden = completion.mask("bottom", (1, 8, 8))
+    told = completion.draw(
+        machine, digits.take(np.arange(150, 200)), 50, hidden, tmp_path / "n.png"
+    )
+    assert told["mse"] < told["mse_single"]
+    assert told["mse"] < 0.8 * told["mse_start"]
+
+
+def test_a_learner_that_walks_and_reconstructs_walks(machine, digits, monkeypatch):
+    monkeypatch.setattr(machine.module_, "reconstruct", None)
+    hidden = completion.mask("left", (1, 8, 8))
+    assert completion.complete(machine, digits.x[:2], hidden, steps=2).shape == (2, 1, 8, 8)
+
+
+def test_the_picture_of_a_learner_that_walks_shows_three_draws_more(machine, learner, tmp_path):
+    hidden = completion.mask("right", (1, 8, 8))
+    told = [
+        completion.draw(model, pictures(), 4, hidden, tmp_path / f"{k}.png", steps=2)
+        for k, model in enumerate((learner, machine))
+    ]
+    assert ["mse_single" in each for each in told] == [False, True]
+    heights = []
+    for k in (0, 1):
+        with Image.open(tmp_path / f"{k}.png") as picture:
+            heights.append(picture.height)
+    assert heights[1] == pytest.approx(2 * heights[0], abs=10)
+
+
+def test_a_learner_that_does_not_walk_draws_no_completions(learner):
+    with pytest.raises(InputError, match="does not draw new images"):
+        completion.draws(learner, pictures().x, completion.mask("left", (1, 8, 8)), 2)

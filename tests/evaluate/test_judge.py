@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from whatwhere import CNN, SWWAE
+from whatwhere import CNN, RBM, SWWAE
 from whatwhere.core import InputError
 from whatwhere.data.images import Images, draw_labels, hide_labels
 from whatwhere.data.sources import load
@@ -240,6 +240,12 @@ def test_a_run_shows_what_its_learner_can_do(tmp_path, swwae, cnn, blind, parts)
         album.draw(learner, parts[1], run, tested=True, train=train)
         expected = [f"{file}.{end}" for file in files - missing for end in ("json", "png")]
         assert panels_of(run) == sorted(expected)
+
+
+def test_a_run_that_draws_images_shows_samples_chains_and_hidden_units(tmp_path, parts):
+    rbm = RBM(6, epochs=1, random_state=0).fit(parts[0].x)
+    album.draw(rbm, parts[1], tmp_path, tested=True, train=parts[0])
+    assert {"samples.png", "chains.png", "activity.png", "filters.png"} <= {*panels_of(tmp_path)}
 
 
 def test_images_that_were_trained_on_are_no_mistakes_nor_worth_another_label(tmp_path, cnn, parts):

@@ -1,9 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from whatwhere import Autoencoder, DeepAutoencoder
 from whatwhere.core import InputError
+from whatwhere.models.stacked_autoencoder import fold
 
 
 def images(n: int = 60) -> np.ndarray:
@@ -31,6 +34,36 @@ def test_pretrained_layers_rebuild_better_than_random_ones_before_fine_tuning():
         ).fit(images())  # fmt: skip
         errors.append(((learner.reconstruct(images())[:, 0] - images()) ** 2).mean())
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_layers_trained_as_rbms_are_unrolled_into_both_halves_of_the_net():
+    stages = {"fine-tuning": 0}
+    settings: dict[str, Any] = {
+        "initialization": "historic",
+        "code_activation": "logistic",
+        "random_state": 0,
+    }
+    errors = []
+    for epochs in (1, 100):
+        learner = DeepAutoencoder(
+            "20fc-10fc", pretraining="rbm", pretraining_epochs=epochs, stage_epochs=stages,
+            **settings,
+        ).fit(images(300))  # fmt: skip
+        net: Any = learner.module_
+        fold(net)  # as fine-tuning begins
+        errors.append(((learner.reconstruct(images())[:, 0] - images()) ** 2).mean())
+    assert errors[1] < 0.9 * errors[0]
+    for up, down in zip(net.encoder, net.decoder, strict=True):
+        assert torch.equal(down.affine.weight, up.affine.weight.T)
+
+
+def test_rectified_units_cannot_be_trained_as_rbms():
+    learner = DeepAutoencoder("9fc-3fc", activation="relu", pretraining="rbm")
+    with pytest.raises(InputError, match="layer 1 is dense, of relu units; take activation="):
+        learner.fit(images())
+    learner = DeepAutoencoder("(2)3c-3fc", pretraining="rbm")
+    with pytest.raises(InputError, match="layer 1 is no dense one, of logistic units"):
+        learner.fit(images())
 
 
 def test_historic_weights_and_plain_descent_give_the_average_image_for_every_image():

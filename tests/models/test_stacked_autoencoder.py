@@ -37,12 +37,30 @@ def batch() -> Batch:
 
 
 def test_each_layer_is_a_stage_and_fine_tuning_the_last():
-    for pretraining in ("denoising", "autoencoder", "supervised"):
-        learner = small(pretraining=pretraining)
+    for pretraining in ("denoising", "autoencoder", "rbm", "supervised"):
+        learner = small(pretraining=pretraining, activation="logistic")
         _, stages = learner.plan(SPEC)
         assert [stage.name for stage in stages] == ["layer1", "layer2", "fine-tuning"]
     _, stages = small(pretraining="none").plan(SPEC)
     assert [stage.name for stage in stages] == ["fine-tuning"]
+
+
+def test_a_layer_learns_as_an_rbm_of_its_own_weights_upon_the_means_below():
+    learner = small(pretraining="rbm", activation="logistic", stage_epochs={"fine-tuning": 0})
+    module, (first, second, _) = learner.plan(SPEC)
+    machines = [stage.updates[0].objective.machine for stage in (first, second)]
+    for machine, up, down in zip(
+        machines, module.mirror.encoder, module.mirror.decoder, strict=True
+    ):
+        assert machine.weights[0] is up.affine.weight
+        assert machine.biases[0] is down.affine.bias and machine.biases[1] is up.affine.bias
+    torch.testing.assert_close(second.view(batch()).x, module.mirror.encoder[0](batch().x))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fitted: Any = learner.fit(images(), labels()).module_
+    moved = {name for name, value in fitted.state_dict().items()
+             if not torch.equal(value, before[name])}  # fmt: skip
+    assert {f"mirror.encoder.{k}.affine.weight" for k in (0, 1)} <= moved
+    assert not any(name.startswith("head") for name in moved)
 
 
 def test_a_layer_sees_what_the_layers_below_make_of_an_image():

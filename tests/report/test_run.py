@@ -334,3 +334,64 @@ def test_a_run_that_was_solved_in_one_pass_has_no_curve_and_says_why(folders, pa
     told = page(render(folders.run("solved", metrics=[record]))).text
     assert "solved in one pass" in told
     assert "No epoch has been recorded" in page(render(folders.run("none", metrics=[]))).text
+
+
+HOW = "log Z = 612.77 (annealed importance sampling); ±3 standard errors 612.54 to 612.96"
+
+
+def likely(folders, ends, how=HOW):
+    told = {"error": None, "accuracy": None, "confusion": None, "floors": None}
+    found = {"log_likelihood": -95.26, "log_likelihood_how": how, "log_partition": ends}
+    return folders.evaluation() | told | found
+
+
+@pytest.mark.parametrize(
+    ("ends", "how", "note"),
+    [
+        (
+            [612.77, 612.54, 612.96, 612.77],
+            HOW,
+            "nats an image; log Z is estimated, ±3 standard errors of it: −95.5 to −95.0",
+        ),
+        (
+            [612.77, None, 612.96, None],
+            HOW + "; a lower bound",
+            "±3 standard errors of it: −95.5 to no end; a lower bound",
+        ),
+        ([612.77, 612.77, 612.77, None], "log Z = 612.77 (exact)", "an image; log Z is exact"),
+        (None, "odd", "−95.3 nats an image labels"),
+        ("odd", "odd", "−95.3 nats an image labels"),
+    ],
+)
+def test_the_log_likelihood_stands_on_top_with_how_far_it_is_to_be_trusted(
+    folders, page, ends, how, note
+):
+    evaluation = likely(folders, ends, how)
+    text = page(render(folders.run(evaluation=evaluation, pictures=False))).text
+    assert note in text
+    assert "log-likelihood −95.3" in text
+    assert f"how that was found {how}" in text
+    assert "−95.3 nats is the mean logarithm of that over the test images" in text
+
+
+def test_a_gap_that_grows_is_said_to_mean_over_fitting(folders, page):
+    lines = [
+        line | {"validation/free_energy": -300.0 - k, "validation/free_energy_gap": 0.1 + k}
+        for k, line in enumerate(folders.metrics([folders.stage("likelihood", 4)]))
+    ]
+    text = page(render(folders.run(metrics=lines, pictures=False))).text
+    assert (
+        "validation: free energy gap 0.1 → 3.1 nats above training images; growing says "
+        "over-fitting"
+    ) in text
+    assert "validation: free energy -300 → -303 nats; log Z moves too" in text
+
+
+def test_a_run_that_draws_images_is_offered_for_that(folders, page):
+    path = folders.run(evaluation=folders.evaluation() | {"reconstruction_mse": None})
+    assert "whatwhere sample" not in page(render(path)).text
+    picture = (path / "panels" / "filters.png").read_bytes()
+    (path / "panels" / "samples.png").write_bytes(picture)
+    text = page(render(path)).text
+    assert f"whatwhere sample {path} --out samples.png" in text
+    assert f"whatwhere complete {path} mnist --mask left --out completed.png" in text

@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 for command in (
     *(training.demo, training.fit, using.evaluate, using.predict, using.embed),
-    *(using.reconstruct, using.denoise, using.complete, using.outliers, using.export),
+    *(using.reconstruct, using.denoise, using.complete, using.sample),
+    *(using.outliers, using.export),
     *(training.compare, training.reproduce),
     *(lists.report, lists.models, lists.experiments),
 ):

@@ -46,6 +46,13 @@ class ProbeName(StrEnum):
     svm = "svm"
 
 
+class Beginning(StrEnum):
+    """Where chains begin."""
+
+    data = "data"
+    noise = "noise"
+
+
 class BudgetName(StrEnum):
     """How long a table may take."""
 

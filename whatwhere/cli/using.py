@@ -1,6 +1,6 @@
 """Commands that use a run.
 
-evaluate, predict, embed, reconstruct, denoise, complete, outliers, export.
+evaluate, predict, embed, reconstruct, denoise, complete, sample, outliers, export.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whatwhere.cli.options import (
+    Beginning,
     Data,
     DataDir,
     Fit,
@@ -39,7 +40,7 @@ from whatwhere.cli.places import (
     trained_on,
 )
 from whatwhere.cli.words import lines_of, names, tell
-from whatwhere.core import InputError
+from whatwhere.core import HasLikelihood, InputError
 
 if TYPE_CHECKING:
     from whatwhere.data.images import Images
@@ -104,7 +105,9 @@ def evaluate(
     test = suited(test, learner, run, job.data)
     for line in told_of_skipped(read.data.skipped):
         tell(line)
-    told = judge.evaluate(learner, test)
+    if isinstance(learner.module_, HasLikelihood):
+        tell("finding log Z as carefully as for a published number: minutes, if it is estimated")
+    told = judge.evaluate(learner, test, careful=True)
     if probe is not None:
         few = replace(job, labels=shown, label_seed=label_seed).read(not no_cache).train
         told |= judge.probe(learner, suited(few, learner, run, job.data), test, probe.value)
@@ -258,9 +261,51 @@ def complete(
     images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
     hidden = completion.mask(mask, images.shape)
     told = completion.draw(learner, images, n, hidden, out)
+    single = f", single draws: {told['mse_single']:.5f}" if "mse_single" in told else ""
     typer.echo(
         f"{told['n']} images, {told['hidden']:.0%} hidden, in {out}; mean squared error a hidden "
-        f"pixel {told['mse']:.5f} (the mean of what is seen: {told['mse_start']:.5f})"
+        f"pixel {told['mse']:.5f} (the mean of what is seen: {told['mse_start']:.5f}{single})"
+    )
+
+
+def sample(
+    run: Run,
+    data: OptionalData = None,
+    *,
+    out: Picture,
+    n: Annotated[int, typer.Option("-n", min=1, max=200, help="Images to draw.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    gibbs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Steps of Gibbs sampling of each chain.")
+    ] = 1000,
+    beginning: Annotated[
+        Beginning, typer.Option("--from", help="Where chains begin.")
+    ] = Beginning.noise,
+    data_dir: DataDir = None,
+    split: Split = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Draw new images, and a filmstrip of the chains that lead there.
+
+    With --from data, chains begin at images of DATA (by default, of what the run was trained on).
+    """
+    from whatwhere.evaluate import sampling, tables
+
+    for path in (out, sampling.beside(out)):
+        tables.check(path, tables.PICTURES)
+    learner = loaded(run)
+    sampling.check(learner)
+    images = None
+    if beginning is Beginning.data:
+        images = images_for(learner, run, data, out, data_dir, split, image_size, how, no_cache)
+    elif any(given is not None for given in (data, split, image_size, how)):
+        raise InputError("DATA says at which images chains begin; add --from data, or leave it out")
+    told = sampling.draw(learner, out, n, gibbs, seed, images)
+    typer.echo(
+        f"{told.n} samples in {out}, each after {gibbs:,} steps of Gibbs sampling from "
+        f"{beginning.value}; {told.shown} of the chains on their way in {told.filmstrip}"
     )
 
 
@@ -334,7 +379,7 @@ def _progress(n: int) -> Callable[[int], None]:
 def images_for(
     learner: "Learner",
     run: Path,
-    data: str,
+    data: str | None,
     out: Path,
     data_dir: Path | None,
     split: Part | None,
@@ -344,15 +389,16 @@ def images_for(
 ) -> "Images":
     """Return the images of DATA that a run is to look at; by default all of them.
 
+    Without DATA they are of what it was trained on.
     What was skipped is told, and listed beside `out`.
     """
     from whatwhere import runs
     from whatwhere.experiments.fitting import told_of_skipped
 
-    refuse_inside(out, data)
     job = job_for(
         run, data, data_dir=data_dir, split=split or Part.all, image_size=image_size, how=how
     )
+    refuse_inside(out, job.data if data is None else data)
     data_set = job.load(not no_cache)
     images = suited(data_set.train, learner, run, job.data)
     if data_set.skipped:

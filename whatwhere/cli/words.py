@@ -109,10 +109,13 @@ def lines_of(told: Mapping[str, Any]) -> Iterator[str]:
         image = told.get("reconstruction_sse")  # runs of older versions have none
         summed = "" if image is None else f", {image:.2f} summed over an image"
         yield f"reconstruction: squared error a pixel {told['reconstruction_mse']:.5f}{summed}"
+    if told.get("log_likelihood") is not None:
+        yield f"log-likelihood {told['log_likelihood']:.2f} nats an image"
+        yield f"  {told['log_likelihood_how']}"
     for floor in told.get("floors") or ():
         low, high = floor["interval"]
         yield f"{floor['name']}: error {floor['error']:.2f} % ({low:.2f} to {high:.2f})"
-    if told["error"] is None and told.get("reconstruction_mse") is None:
+    if all(told.get(name) is None for name in ("error", "reconstruction_mse", "log_likelihood")):
         yield "nothing to judge: no classifier and no reconstruction; try --probe linear"
 
 

@@ -8,11 +8,13 @@ from whatwhere import runs
 from whatwhere.core import UNLABELED, HasFilters, Reconstructs
 from whatwhere.data.images import Images
 from whatwhere.evaluate import (
+    activity,
     denoising,
     embedding_map,
     judge,
     latent,
     panels,
+    sampling,
     spectrum,
     what_where,
     worth_labelling,
@@ -48,6 +50,8 @@ def draw(learner: Learner, images: Images, run: Path, *, tested: bool, train: Im
     denoising.panel(folder, learner, images)
     latent.write(folder, learner, images)
     spectrum.write(folder, learner, images)
+    sampling.write(folder, learner, images)
+    activity.write(folder, learner, images)
     embedding_map.write(folder, learner, images)
     worth_labelling.write(run, learner, train)
     known = np.flatnonzero(images.y != UNLABELED)

@@ -11,15 +11,22 @@ from whatwhere import runs
 from whatwhere.core import UNLABELED, InputError, Reconstructs
 from whatwhere.data.images import Images
 from whatwhere.data.rows import Rows
-from whatwhere.evaluate import measures, panels, probes
+from whatwhere.evaluate import likelihood, measures, panels, probes
 from whatwhere.learner import ImageClassifier, Learner, infer
 from whatwhere.objectives.calibration import nll
 
 MOST_LABELS_FOR_SVM = 5000  # a kernel machine's time grows with the square of its labels
 
 
-def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
+def evaluate(learner: Learner, test: Images, *, careful: bool = False) -> dict[str, Any]:
     """Judge the learner on labeled test images.
+
+    Parameters
+    ----------
+    learner : Learner
+    test : Images
+    careful : bool
+        Whether log Z may take the minutes that a number to be published takes.
 
     Returns
     -------
@@ -28,7 +35,8 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
         percent, the ``confusion`` matrix, and ``calibration``: see there (null or missing for a
         learner without classes); where the learner reconstructs, the mean squared error a pixel in
         [0, 1], ``reconstruction_mse``, and the squared error summed over the pixels of an image,
-        ``reconstruction_sse``, which is a mean over images.
+        ``reconstruction_sse``, which is a mean over images; where it knows how probable images are,
+        what `likelihood.measure` tells.
     """
     told: dict[str, Any] = {"n": len(test), "accuracy": None, "error": None}
     known = test.y != UNLABELED
@@ -49,7 +57,7 @@ def evaluate(learner: Learner, test: Images) -> dict[str, Any]:
     if isinstance(learner.module_, Reconstructs):
         told["reconstruction_mse"] = mse = reconstruction_mse(learner, test.x)
         told["reconstruction_sse"] = mse * test.x[0].size
-    return told
+    return told | likelihood.measure(learner, test.x, careful=careful)
 
 
 def calibration(

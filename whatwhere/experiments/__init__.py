@@ -9,11 +9,14 @@ CONTENTS = {  # name on the command line: file, what it is
     "swwae-mnist": ("swwae_mnist", "SWWAE on MNIST with 100, 600, 1000 and 3000 labels"),
     "deep-autoencoder-mnist": (
         "deep_autoencoder_mnist",
-        "Deep auto-encoder on MNIST, from three kinds of start",
+        "Deep auto-encoder on MNIST, from four kinds of start",
     ),
     "sparse-regimes": ("sparse_regimes", "Sparse auto-encoder: noise, strokes, whole digits"),
-    "pretraining": ("pretraining", "Does pretraining help? Nets of 1 to 5 layers, 6 starts"),
+    "pretraining": ("pretraining", "Does pretraining help? Nets of 1 to 5 layers, 7 starts"),
     "rbm-likelihood": ("rbm_likelihood", "How likely are digits to an RBM? CD, PCD, published"),
+    "dbn-mnist": ("dbn_mnist", "Deep belief networks on MNIST: bound, and error by labels"),
+    "dbm-mnist": ("dbm_mnist", "Deep Boltzmann machines on MNIST: bound, and error by labels"),
+    "restoration": ("restoration", "Half of an image restored: in one pass, or by Gibbs sampling"),
     "outliers": ("outlier_classes", "Classes held out of MNIST and Fashion-MNIST, found again"),
 }
 

@@ -1,4 +1,4 @@
-"""Does pretraining help? Dense nets of one to five hidden layers, begun in six ways.
+"""Does pretraining help? Dense nets of one to five hidden layers, begun in seven ways.
 
 In 2006 to 2012 deep nets of logistic units were held to be out of reach of gradient descent from
 random weights, and to need layers that were trained one upon another first. The table asks when
@@ -18,6 +18,7 @@ from typing import Any
 from whatwhere.experiments.job import Job
 from whatwhere.experiments.plan import Cell, Column, Plan
 
+RBMS = "RBMs"
 STARTS: Mapping[str, dict[str, Any]] = {
     "random, historic": {"pretraining": "none", "initialization": "historic"},
     "random, modern": {"pretraining": "none"},
@@ -25,6 +26,7 @@ STARTS: Mapping[str, dict[str, Any]] = {
     "auto-encoders": {"pretraining": "autoencoder"},
     "denoising auto-encoders": {"pretraining": "denoising"},
     "layer by layer with labels": {"pretraining": "supervised"},
+    RBMS: {"pretraining": "rbm", "initialization": "historic"},
 }
 UNITS = ("logistic", "relu")
 WIDTH = {"quick": 200, "full": 500}
@@ -60,6 +62,8 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
         for depth in DEPTHS[budget]:
             architecture = "-".join([f"{WIDTH[budget]}fc"] * depth)
             for start, own in STARTS.items():
+                if start == RBMS and unit != "logistic":
+                    continue  # their units are logistic
                 settings = {"architecture": architecture, "activation": unit} | DESCENT | own
                 cells += [
                     Cell(

@@ -138,7 +138,7 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
             if not isinstance(epochs, Integral) or epochs < 0:
                 raise InputError(f"{name}.epochs is {epochs!r}; it takes a whole number from 0 on")
             named[name].epochs = int(epochs)
-        return module, stages
+        return module, [stage for stage in stages if stage.epochs]
 
     def choose(self, spec: Spec, /) -> dict[str, Any]:
         """Return the values of those hyper-parameters that are left to the data ("auto").
@@ -278,7 +278,7 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         self.chosen_ = self.choose(self.spec_)
         self.module_, stages = self.plan(self.spec_, start)
         self.stages_ = [stage.describe() for stage in stages]
-        monitor = None if validation is None else Validation(validation)
+        monitor = None if validation is None else Validation(validation, x)
         self._end_fit()  # before training: an interrupted learner is a fitted one
         trainer = self.trainer or Trainer()
         self.history_ = trainer.run(self.module_, stages, x, seed=self.spec_.seed, monitor=monitor)

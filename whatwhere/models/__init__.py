@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 CONTENTS = {  # name on the command line: file, class, what it is
     "autoencoder": ("autoencoder", "Autoencoder", "auto-encoder, dense or convolutional"),
+    "dbm": (
+        "dbm",
+        "DBM",
+        "deep Boltzmann machine: density by mean field, a net with labels",
+    ),
     "dbn": (
         "dbn",
         "DBN",

@@ -37,6 +37,7 @@ from whatwhere.models.autoencoder import COUNT, RATE, WEIGHT
 from whatwhere.models.rbm import (
     DEVIATION,
     MIXING,
+    Parameters,
     descent,
     log_partition,
     look,
@@ -58,7 +59,10 @@ from whatwhere.train.stage import EarlyStopping, Labeled, Stage
 from whatwhere.train.update import GradientUpdate, LinearDecay, StatisticsUpdate
 
 SWEEPS, STILL = 50, 1e-5
-"""Of mean field where a machine is used, and the change below which it ends earlier."""
+"""Of mean field where a bound is told, and the change below which it ends earlier."""
+
+FEW_SWEEPS = 10
+"""Of mean field where it is an input of the net, in training and use (Salakhutdinov & Hinton)."""
 
 STEPS = 100
 """Of an epoch of fine-tuning at least: few labels are met several times in it."""
@@ -161,9 +165,9 @@ class DBMModule(nn.Module):
             v = pair.mean_field(v, 0)[1]
         return v
 
-    def mean_field(self, x: Tensor) -> States:
+    def mean_field(self, x: Tensor, sweeps: int = SWEEPS) -> States:
         """Return the states of images x (B, C, H, W), and the means of all hidden layers."""
-        return self.machine.mean_field(self.pixels.states(x), SWEEPS, STILL)
+        return self.machine.mean_field(self.pixels.states(x), sweeps, STILL)
 
     def unroll(self) -> None:
         """Let the net begin with the machine's weights."""
@@ -180,7 +184,7 @@ class DBMModule(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return the topmost hidden layer, (B, K): of the net where there are classes."""
         with torch.no_grad():
-            states = self.mean_field(x)
+            states = self.mean_field(x, SWEEPS if self.net is None else FEW_SWEEPS)
         if self.net is None:
             return states[-1]
         h = states[0]
@@ -331,7 +335,7 @@ class DBM(ImageClassifier):
     pretraining_epochs: int = 0
     pretraining_rate: float = 0.05
     joint_epochs: int | str = AUTO
-    joint_rate: float = 0.05
+    joint_rate: float = 0.1
     sweeps: int = 10
     steps: int = 1
     n_chains: int = 100
@@ -460,12 +464,3 @@ class DBM(ImageClassifier):
         if self.patience is not None:
             stage.early_stopping = EarlyStopping(self.patience)
         return stage
-
-
-class Parameters(nn.Module):
-    """The parameters of a machine, as a part that an update may name."""
-
-    def __init__(self, machine: Machine) -> None:
-        super().__init__()
-        self.weights = nn.ParameterList(machine.weights)
-        self.biases = nn.ParameterList(machine.biases)

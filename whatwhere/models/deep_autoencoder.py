@@ -27,7 +27,7 @@ from whatwhere.models.autoencoder import (
     MirrorLearner,
     ReconstructionLoss,
 )
-from whatwhere.models.stacked_autoencoder import NONE, layer_stages
+from whatwhere.models.stacked_autoencoder import NONE, RBM, fold, layer_stages, rbm_stages
 from whatwhere.nn.mirror import Mirror
 from whatwhere.train.gradients import GradientSizes
 from whatwhere.train.stage import Stage
@@ -43,12 +43,14 @@ class DeepAutoencoder(MirrorLearner):
     ----------
     architecture : str
         The way down to the code, which is the last layer.
-    pretraining : {"stacked", "none"}
-        Whether each layer is first trained as an auto-encoder of what is below it.
+    pretraining : {"stacked", "rbm", "none"}
+        Whether each layer is first trained as an auto-encoder of what is below it, or as a
+        restricted Boltzmann machine (logistic units, and a linear code), which is then unrolled.
     pretraining_epochs : int
         Of each layer.
     pretraining_rate : float
-        Of Adam, for each layer; constant, and from half of its epochs on linearly down to 0.
+        Of Adam, for each layer (RBMs have rates of their own); constant, and from half
+        of its epochs on linearly down to 0.
     activation, code_activation, output, loss, tied, initialization, weight_decay, epochs,
     batch_size, optimizer, learning_rate, decay_from, patience
         As for `Autoencoder`; epochs, rate and patience are those of the whole net.
@@ -73,7 +75,7 @@ class DeepAutoencoder(MirrorLearner):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MirrorLearner._parameter_constraints,
-        "pretraining": [StrOptions({STACKED, NONE})],
+        "pretraining": [StrOptions({STACKED, RBM, NONE})],
         "pretraining_epochs": [COUNT],
         "pretraining_rate": [RATE],
     }
@@ -94,7 +96,16 @@ class DeepAutoencoder(MirrorLearner):
                 optimizer=partial(torch.optim.Adam, lr=self.pretraining_rate),
                 loss=settled.loss,
             )
+        elif self.pretraining == RBM:
+            layers = rbm_stages(
+                module,
+                spec,
+                epochs=self.pretraining_epochs,
+                batch_size=settled.batch_size,
+            )
         whole = self.joint_stage(module, spec, "fine-tuning", objective)
         parts = {f"layer{k + 1}": up for k, up in enumerate(module.encoder)}
+        if self.pretraining == RBM:
+            whole.prepare = partial(fold, module)
         whole.updates = [GradientSizes(module, objective, parts), *whole.updates]
         return [*layers, whole]

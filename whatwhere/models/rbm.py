@@ -347,6 +347,22 @@ class PixelStatistics:
         return f"{self.name}: the mean of each pixel, from which biases begin; closed form"
 
 
+class Parameters(nn.Module):
+    """The parameters of a machine, as a part that an update may name."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(machine.weights)
+        self.biases = nn.ParameterList(machine.biases)
+
+
+def raised(momentum: float, epochs: int) -> Raised | None:
+    """Return 1/2 for the first five of so many epochs, and then the momentum; None up to 1/2."""
+    if momentum <= FIRST_MOMENTUM:
+        return None
+    return Raised(FIRST_MOMENTUM, momentum, FIRST_EPOCHS / epochs)
+
+
 def descent(
     parameters: list[nn.Parameter], *, learning_rate: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
@@ -540,9 +556,7 @@ class RBM(ImageClassifier):
         likelihood = StatisticsUpdate(
             module, gradient, partial(descent, **rule), schedule=schedule, name="likelihood"
         )
-        if self.momentum > FIRST_MOMENTUM:
-            until = FIRST_EPOCHS / settled.epochs
-            likelihood.momentum = Raised(FIRST_MOMENTUM, self.momentum, until)
+        likelihood.momentum = raised(self.momentum, settled.epochs)
         stage = Stage("likelihood", [likelihood], settled.epochs, settled.batch_size)
         stage.view = Drawn(module.pixels, binarize=self.binarize)
         if self.last_steps is not None:

@@ -34,9 +34,12 @@ from whatwhere.data.corruption import KINDS, corruption
 from whatwhere.learner import ImageClassifier, Spec, defaults
 from whatwhere.learner.defaults import AUTO
 from whatwhere.models.autoencoder import COUNT, OPTIMIZERS, RATE, WEIGHT
+from whatwhere.models.rbm import Parameters, descent, raised
 from whatwhere.nn.architecture import parse
+from whatwhere.nn.boltzmann import Binary, Gaussian, Machine
 from whatwhere.nn.conv import in_channels_last
-from whatwhere.nn.mirror import Mirror, Up
+from whatwhere.nn.mirror import Down, Mirror, Up
+from whatwhere.nn.pixels import BINARY, GAUSSIAN
 from whatwhere.nn.units import ACTIVATIONS, INITIALIZATIONS, MODERN, initialize
 from whatwhere.objectives.classification import (
     BALANCED,
@@ -45,15 +48,22 @@ from whatwhere.objectives.classification import (
     cross_entropy,
     row_weights,
 )
+from whatwhere.objectives.divergence import CD, LikelihoodGradient
 from whatwhere.objectives.reconstruction import LOSSES, fit_for
 from whatwhere.train.gradients import GradientSizes
 from whatwhere.train.stage import EarlyStopping, Labeled, Stage
-from whatwhere.train.update import GradientUpdate, LinearDecay
+from whatwhere.train.update import GradientUpdate, LinearDecay, StatisticsUpdate
 
 AUTOENCODER, DENOISING, SUPERVISED, NONE = "autoencoder", "denoising", "supervised", "none"
+RBM = "rbm"
+RBM_RATE, GAUSSIAN_RATE = 0.1, 0.001
+RBM_MOMENTUM, RBM_DECAY = 0.9, 2e-4
+"""Hinton & Salakhutdinov 2006; the lower rate is that of layers with gaussian units."""
+
 STEPS = 100
 """Of an epoch of fine-tuning at least: few labels are met several times in it."""
 
+UNITS_OF = {"logistic": BINARY, "identity": GAUSSIAN}
 UNIT_INTERVAL = (0.0, 1.0)
 ANY_NUMBER = (-float("inf"), float("inf"))
 
@@ -145,6 +155,67 @@ def layer_stages(
     return stages
 
 
+def rbm_stages(net: Mirror, spec: Spec, *, epochs: int, batch_size: int) -> list[Stage]:
+    """Return a stage for each layer, which learns as a restricted Boltzmann machine of one step.
+
+    Its weights are the layer's own, its biases those of the layer and of its mirror. What a layer
+    is given are the means of the layer below. Logistic units are binary ones, linear units gaussian
+    ones of variance 1.
+
+    Parameters
+    ----------
+    net : Mirror
+    spec : Spec
+    epochs, batch_size : int
+
+    Raises
+    ------
+    InputError
+        If a layer is not dense, or has other units.
+    """
+    stages = []
+    kind = BINARY if fit_for(spec.bounds, None, None).output == "logistic" else GAUSSIAN
+    for level, (up, down) in enumerate(zip(net.encoder, net.decoder, strict=True)):
+        assert isinstance(up, Up) and isinstance(down, Down)
+        if not isinstance(up.affine, nn.Linear) or up.unit not in UNITS_OF:
+            raise InputError(
+                f"pretraining={RBM!r} is for dense layers of logistic units, and a linear code; "
+                f"layer {level + 1} is {'dense' if up.dense else 'no dense one'}, of {up.unit} "
+                "units; take activation='logistic', or another pretraining"
+            )
+        own = UNITS_OF[up.unit]
+        below = down.bias if down.affine is None else down.affine.bias
+        assert isinstance(below, nn.Parameter)
+        weight, bias = up.affine.weight, up.affine.bias
+        sizes = (weight.shape[1], weight.shape[0])
+        kinds = {BINARY: Binary, GAUSSIAN: Gaussian}
+        units = [kinds[k](size) for k, size in zip((kind, own), sizes, strict=True)]
+        machine = Machine(units, [below, bias], [weight])
+        rule = LikelihoodGradient(machine, CD)
+        rate = RBM_RATE if kind == own == BINARY else GAUSSIAN_RATE
+        optimizer = partial(
+            descent, learning_rate=rate, momentum=RBM_MOMENTUM, weight_decay=RBM_DECAY
+        )
+        update = StatisticsUpdate(net, rule, optimizer, [Parameters(machine)], name="likelihood")
+        update.momentum = raised(RBM_MOMENTUM, epochs)
+        stage = Stage(f"layer{level + 1}", [update], epochs, batch_size)
+        if level:
+            stage.view = Below(net, level)
+        stages.append(stage)
+        kind = own
+    return stages
+
+
+def fold(net: Mirror) -> None:
+    """Let each layer of the decoder begin as that of the encoder, transposed."""
+    with torch.no_grad():
+        for up, down in zip(net.encoder, net.decoder, strict=True):
+            assert isinstance(up, Up) and isinstance(down, Down)
+            if down.affine is not None and up.weight is not None:
+                assert isinstance(down.affine, nn.Linear)
+                down.affine.weight.copy_(up.weight.T)
+
+
 class StackedModule(nn.Module):
     """Layers, a class layer on their top where there are classes, and what they are trained with.
 
@@ -220,9 +291,10 @@ class StackedAutoencoder(ImageClassifier):
     architecture : str
         Hidden layers, bottom first: ``1000fc`` dense, ``(32)5c-2p`` a convolution and its pool. The
         class layer is always added.
-    pretraining : {"denoising", "autoencoder", "supervised", "none"}
-        How layers are trained greedily: to undo noise, to rebuild, or with labels, layer by layer;
-        or not at all: the same net from random weights.
+    pretraining : {"denoising", "autoencoder", "rbm", "supervised", "none"}
+        How layers are trained greedily: to undo noise, to rebuild, as restricted Boltzmann machines
+        (dense layers of logistic units), or with labels, layer by layer; or not at all: the same
+        net from random weights.
     corruption, level : str, float
         With denoising, what is done to the input of each layer: "masking" (a part `level` set to
         0), "gaussian" (deviation `level`) or "salt-and-pepper".
@@ -240,7 +312,7 @@ class StackedAutoencoder(ImageClassifier):
     class_weight : "balanced", dict or None
         As for `SWWAE`.
     pretraining_rate : float
-        Of Adam, for each layer trained without labels.
+        Of Adam, for each layer trained without labels; RBMs take 0.1, or 0.001 on gaussian units.
     optimizer, learning_rate : {"adam", "sgd"}, float
         Of all training with labels. Both rates are constant for the first half of a stage, then go
         linearly down to 0.
@@ -279,7 +351,7 @@ class StackedAutoencoder(ImageClassifier):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "architecture": [str],
-        "pretraining": [StrOptions({AUTOENCODER, DENOISING, SUPERVISED, NONE})],
+        "pretraining": [StrOptions({AUTOENCODER, DENOISING, RBM, SUPERVISED, NONE})],
         "corruption": [StrOptions(set(KINDS))],
         "level": [Interval(Real, 0, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -365,6 +437,9 @@ class StackedAutoencoder(ImageClassifier):
             ]
         if self.pretraining in (SUPERVISED, NONE):
             return []
+        if self.pretraining == RBM:
+            size = self._size(spec)
+            return rbm_stages(module.mirror, spec, epochs=self.pretraining_epochs, batch_size=size)
         noise = corruption(self.corruption, self.level) if self.pretraining == DENOISING else None
         return layer_stages(
             module.mirror,

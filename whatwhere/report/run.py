@@ -22,6 +22,12 @@ SHOWN = 12
 """Rows of a long list that stand open; the others are folded away."""
 
 
+NOTES = {
+    "validation/free_energy": " nats; log Z moves too, so follow the gap",
+    "validation/free_energy_gap": " nats above training images; growing says over-fitting",
+}
+"""What a curve says, where its name does not."""
+
 GRADIENT = "gradient/"  # begins the names of what `train.gradients` measures
 
 
@@ -174,6 +180,9 @@ def _key_figures(run: Run, digits: int) -> list[tuple[str, str, str]]:
     if wording.is_number(evaluation.get("reconstruction_mse")):
         value = wording.measure(evaluation["reconstruction_mse"])
         found.append(("reconstruction error", value, "mean square, a pixel"))
+    if wording.is_number(evaluation.get("log_likelihood")):
+        value = wording.number(evaluation["log_likelihood"], 1)
+        found.append(("log-likelihood", value, wording.likelihood_note(evaluation)))
     if "n_labeled" in data:
         found.append(("labels", wording.thousands(data["n_labeled"] or 0), ""))
     if "n_train" in data:
@@ -235,13 +244,15 @@ def _curves(run: Run) -> list[_Chart]:
             if ys:
                 segments.append((xs, ys))
         group, _, rest = name.partition("/")
-        title = {"loss": f"loss: {rest}", "validation": f"validation: {rest}"}.get(
+        told = rest.replace("_", " ")
+        title = {"loss": f"loss: {rest}", "validation": f"validation: {told}"}.get(
             group, name.replace("_", " ")
         )
         first, last = segments[0][1][0], segments[-1][1][-1]
         note = f"{first:.4g} → {last:.4g}" if isfinite(last) else "not finite at the end"
         if "validation" in group and "error" in rest and isfinite(last):
             note += " %"
+        note += NOTES.get(name, "")
         svg = figures.curve(segments, total, marks, f"{title} against epochs: {note}")
         charts.append(_Chart(title, note, Markup(svg)))
     return charts
@@ -299,7 +310,9 @@ def _measures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         "balanced_error": "mean of the classes' errors, % (each class counts equally)",
         "accuracy": "accuracy (share of right classes, 0 to 1)",
         "reconstruction_mse": "reconstruction: mean squared error a pixel, pixels in [0, 1]",
+        "reconstruction_sse": "reconstruction: squared error summed over an image",
         "log_likelihood": "log-likelihood, nats an image",
+        "log_likelihood_how": "how that was found",
     }
     left_out = {"error", "interval", "confusion", "classes", "floors", "format"}
     return [

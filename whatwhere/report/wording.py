@@ -173,13 +173,16 @@ def _result(run: Run) -> list[str]:
     evaluation, digits = run.evaluation, digits_of(run.evaluation)
     error = evaluation.get("error")
     if not is_number(error):
-        mse = evaluation.get("reconstruction_mse")
+        mse, seen = evaluation.get("reconstruction_mse"), _likelihood(evaluation)
         if is_number(mse):
-            seen = f"On {many(evaluation.get('n'), 'image')} that it had never seen"
+            never = f"On {many(evaluation.get('n'), 'image')} that it had never seen"
             return [
-                f"{seen}, what it rebuilds from its own description differs from the image by a "
-                f"mean squared error of {measure(mse)} a pixel (pixels run from 0 to 1)."
+                f"{never}, what it rebuilds from its own description differs from the image by a "
+                f"mean squared error of {measure(mse)} a pixel (pixels run from 0 to 1).",
+                *seen,
             ]
+        if seen:
+            return seen
         if run.state != "finished":
             return ["It has not been measured on test images."]
         if not _part(run, "data").get("n_test"):
@@ -209,6 +212,44 @@ def _result(run: Run) -> list[str]:
         own = interval_of(evaluation.get("interval"))
         sentences += _verdict(own, floors) if own else []
     return sentences
+
+
+def _likelihood(evaluation: Mapping[str, Any]) -> list[str]:
+    """Say how probable test images are, where that is known."""
+    value = evaluation.get("log_likelihood")
+    if not is_number(value):
+        return []
+    return [
+        f"It knows how probable an image is: {number(value, 1)} nats is the mean logarithm of that "
+        "over the test images, and a better model of them has a higher one."
+    ]
+
+
+def likelihood_note(evaluation: Mapping[str, Any]) -> str:
+    """Say in a few words how far the log-likelihood is to be trusted: ``nats an image; exact``.
+
+    Parameters
+    ----------
+    evaluation : mapping
+        `evaluation.json`; its parts `log_partition` and `log_likelihood_how` are what is read.
+    """
+    said = ["nats an image"]
+    found = evaluation.get("log_partition")
+    value, low, high, *_ = found if isinstance(found, list) and len(found) > 2 else [None] * 3
+    likelihood = evaluation.get("log_likelihood")
+    if is_number(value) and is_number(likelihood):
+        if low == value == high:
+            said.append("log Z is exact")
+        else:
+            # The larger log Z, the smaller the likelihood.
+            ends = [
+                number(likelihood + value - end, 1) if is_number(end) else "no end"
+                for end in (high, low)
+            ]
+            said.append(f"log Z is estimated, ±3 standard errors of it: {ends[0]} to {ends[1]}")
+    if "a lower bound" in str(evaluation.get("log_likelihood_how")):
+        said.append("a lower bound")
+    return "; ".join(said)
 
 
 def _validated(run: Run) -> str:
@@ -489,15 +530,20 @@ def _using(run: Run, path: str) -> list[tuple[str, str]]:
         found += [
             ("See images beside their reconstructions", "reconstruct", "reconstructions.png"),
             ("List the images that fit in least, the oddest first", "outliers", "outliers.csv"),
-            ("Fill in a hidden half of images", "complete", "completed.png"),
         ]
+    walks = any(panel.name == "samples" for panel in run.panels)
+    if walks or _reconstructs(run):
+        found.append(("Fill in a hidden half of images", "complete", "completed.png"))
     if run.config.get("undoes"):
         found.append(("Take the noise out of images", "denoise", "denoised"))
     masks = {"complete": " --mask left"}
-    return [
+    commands = [
         (words, f"whatwhere {name} {path} {images}{masks.get(name, '')} --out {out}")
         for words, name, out in found
     ]
+    if walks:
+        commands.append(("Draw new images", f"whatwhere sample {path} --out samples.png"))
+    return commands
 
 
 def _reconstructs(run: Run) -> bool:
