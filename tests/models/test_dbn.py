@@ -15,6 +15,7 @@ from whatwhere.learner import Spec
 from whatwhere.models.dbn import (
     Ascended,
     DBNModule,
+    Layer,
     UpDown,
     generative_slopes,
     recognition_slopes,
@@ -331,6 +332,11 @@ def test_the_way_down_is_the_way_up_until_up_down_parts_them():
     greedy = net_of(learner.fit(images()))
     plain = net_of(small("8fc-5fc-4fc").fit(images()))
     assert plain.generative is None and greedy.generative is not None
+    assert not bool(greedy.generative.untied)
+    h = torch.rand(3, 8)
+    tied = greedy.downward(0, h)
+    torch.testing.assert_close(tied, greedy.levels[0].visible_bias + h @ greedy.levels[0].weight)
+    greedy.untie()
     assert bool(greedy.generative.untied)
     for level in (0, 1):
         layer = greedy.levels[level]
@@ -357,7 +363,7 @@ def test_greedy_training_ties_both_ways_again():
         assert torch.equal(kept.state_dict()[name], value), name
     learner = small(up_down_epochs=2, stage_epochs={"up-down": 0})
     again = net_of(learner.fit(images(), start=first))
-    assert torch.equal(ways_down(again)[0], again.levels[0].weight)
+    assert again.generative is not None and not bool(again.generative.untied)
 
 
 def test_up_down_stopped_after_any_step_goes_on_to_the_same_bits(tmp_path: Path):
@@ -413,21 +419,26 @@ def test_while_a_layer_learns_all_others_stand_still():
 
 
 def test_a_layer_begins_turned_over_only_where_its_sizes_and_units_allow_it():
-    none = {"layer1": 0, "layer2": 0, "layer3": 0}
-    module = net_of(small("8fc-5fc-8fc", stage_epochs=none).fit(images()))
-    first, second, third = module.levels
-    assert not torch.equal(second.weight, first.weight[:5].T[:8])
+    def begun(learner: DBN) -> list[Layer]:
+        module, stages = learner.plan(SPEC)
+        assert isinstance(module, DBNModule)
+        for stage in stages:
+            stage.prepare()
+        return module.levels
+
+    first, second, third = begun(small("8fc-5fc-8fc"))
+    assert not torch.equal(second.weight, first.weight.T[:5])
     assert torch.equal(third.weight, second.weight.T)
     assert torch.equal(third.visible_bias, second.bias)
     assert torch.equal(third.bias, second.visible_bias)
     for visible in (BINARY, GAUSSIAN):
-        learner = small("8fc-36fc", visible=visible, stage_epochs={"layer1": 1, "layer2": 0})
-        first, second = net_of(learner.fit(images())).levels
+        first, second = begun(small("8fc-36fc", visible=visible))
         assert torch.equal(second.weight, first.weight.T) == (visible == BINARY)
 
 
 def test_labels_train_a_net_that_begins_as_the_layers_and_leave_the_layers_alone():
     begun = net_of(small(stage_epochs={"fine-tuning": 0}).fit(images(), labels()))
+    begun.transfer()
     assert begun.net is not None
     for own, layer in zip(begun.net.linear, begun.levels, strict=True):
         assert torch.equal(own.weight, layer.weight) and torch.equal(own.bias, layer.bias)
@@ -477,7 +488,7 @@ def test_gaussian_pixels_are_learned_at_a_smaller_rate():
         return [rates[name] for name in names]
 
     for binary, gaussian, share in zip(
-        rates(BINARY), rates(GAUSSIAN), (0.04, 1, 0.04), strict=True
+        rates(BINARY), rates(GAUSSIAN), (0.02, 1, 0.02), strict=True
     ):
         assert gaussian == pytest.approx(share * binary)
 

@@ -127,6 +127,17 @@ def test_with_batch_norm_and_dropout_processes_still_end_in_the_same_net(made):
     assert 0 < distance(one[name]["state"], first[name]["state"]) < 1
 
 
+@pytest.mark.parametrize("name", ["rbm", "dbm"])
+def test_machines_whose_chains_are_shared_out_end_alike_in_all_processes(made, name: str):
+    one, (first, second) = made
+    assert distance(second[name]["state"], first[name]["state"]) == 0
+    # Other draws than those of one process, of the same distribution.
+    assert 0 < distance(one[name]["state"], first[name]["state"]) < 0.5
+    pixels = {key for key in one[name]["state"] if key.startswith("pixels.")}
+    parts = [{key: run[name]["state"][key] for key in pixels} for run in (one, first)]
+    assert distance(*parts) < 1e-6
+
+
 def test_only_the_first_process_tells_its_watchers(made):
     one, (first, second) = made
     assert one["one_player"]["told"] and first["one_player"]["told"]

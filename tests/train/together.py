@@ -17,6 +17,8 @@ from torch.optim import LBFGS, SGD, Adam
 from whatwhere.core import Batch, Terms, joint_count
 from whatwhere.experiments.job import Machine
 from whatwhere.experiments.starting import start
+from whatwhere.models.dbm import DBM
+from whatwhere.models.rbm import RBM
 from whatwhere.models.sparse_autoencoder import SparseAutoencoder
 from whatwhere.models.stacked_autoencoder import StackedAutoencoder
 from whatwhere.models.swwae import SWWAE
@@ -240,6 +242,8 @@ def train_all(folder: Path, n: int, stop: Any = None) -> None:
     rule = SparseAutoencoder("9fc", sparsity="sparsifying-logistic")
     made["sparse_rule"] = features(rule, Trainer(fabric))
     made["stacked"] = features(StackedAutoencoder("9fc-5fc", level=0.0), Trainer(fabric))
+    made["rbm"] = features(RBM(9, n_chains=21), Trainer(fabric))
+    made["dbm"] = features(DBM("9fc-5fc", joint_epochs=2, n_chains=21), Trainer(fabric))
     made["whitening"] = whitening(Trainer(fabric))
     made["whitening_contrast"] = whitening(Trainer(fabric), contrast=5.0)
     for name in STOPPED:

@@ -66,8 +66,8 @@ SAMPLES = 10
 CHAINS, WARMING = 100, 100
 """Chains and their steps, from which the base of annealing has its means."""
 
-GAUSSIAN_SHARE = 0.04
-"""Of the learning rates, where gaussian pixels are learned: 0.002 of 0.05 (Hinton 2010)."""
+GAUSSIAN_SHARE = 0.02
+"""Of the learning rates, where gaussian pixels are learned: 0.002 of 0.1."""
 
 
 class Layer(nn.Linear):
@@ -453,6 +453,7 @@ class Settled(NamedTuple):
     """The hyper-parameters that may be left to the data, none of them "auto" any more."""
 
     visible: str
+    pretraining_epochs: int
     batch_size: int
 
 
@@ -480,8 +481,9 @@ class DBN(ImageClassifier):
         Of persistent chains.
     centered : bool
         Whether the gradient is that of the centered machine.
-    pretraining_epochs, pretraining_rate : int, float
-        Of each layer. Of gaussian pixels this rate and the next are multiplied by 0.04.
+    pretraining_epochs, pretraining_rate : int or "auto", float
+        Of each layer. "auto": 20 epochs, and more for small sets. Where gaussian pixels are
+        learned, this rate and the next are multiplied by 0.02.
     up_down_epochs, up_down_rate, up_down_steps : int, float, int
         Of up-down upon all layers, and its steps of Gibbs sampling in the top; 0 epochs leave it
         out.
@@ -521,8 +523,8 @@ class DBN(ImageClassifier):
     steps: int = 1
     n_chains: int = 100
     centered: bool = True
-    pretraining_epochs: int = 10
-    pretraining_rate: float = 0.05
+    pretraining_epochs: int | str = AUTO
+    pretraining_rate: float = 0.1
     up_down_epochs: int = 0
     up_down_rate: float = 0.005
     up_down_steps: int = 3
@@ -542,7 +544,7 @@ class DBN(ImageClassifier):
         "steps": [COUNT],
         "n_chains": [COUNT],
         "centered": ["boolean"],
-        "pretraining_epochs": [COUNT],
+        "pretraining_epochs": [COUNT, StrOptions({AUTO})],
         "pretraining_rate": [RATE],
         "up_down_epochs": [Interval(Integral, 0, None, closed="left")],
         "up_down_rate": [RATE],
@@ -587,10 +589,13 @@ class DBN(ImageClassifier):
 
     def settle(self, spec: Spec) -> Settled:
         """Return what is given, and what is chosen in place of "auto"."""
-        size = self.batch_size
+        kind = kind_for(None if self.visible == AUTO else self.visible, spec.bounds)
+        size, epochs = self.batch_size, self.pretraining_epochs
         if isinstance(size, str):
             size = defaults.batch_size(spec.n_samples)
-        return Settled(kind_for(None if self.visible == AUTO else self.visible, spec.bounds), size)
+        if isinstance(epochs, str):
+            epochs = defaults.feature_epochs(-(-spec.n_samples // size))
+        return Settled(kind, epochs, size)
 
     def build(self, spec: Spec) -> DBNModule:
         """Return the layers, their weights drawn from a key of their own."""
@@ -601,7 +606,7 @@ class DBN(ImageClassifier):
 
     def stages(self, module: DBNModule, spec: Spec) -> list[Stage]:
         """Return a look at the pixels, a stage for each layer, up-down, and fine-tuning."""
-        size = self.settle(spec).batch_size
+        _, epochs, size = self.settle(spec)
         stages = [pixel_stage(module.pixels, module.levels[0].visible_bias, size)]
         drawn = Drawn(module.pixels, binarize=self.binarize)
         share = GAUSSIAN_SHARE if module.pixels.kind == GAUSSIAN else 1.0
@@ -615,8 +620,8 @@ class DBN(ImageClassifier):
                     centered=self.centered,
                 )
             rate = self.pretraining_rate * (1.0 if level else share)
-            update = self._update(module, gradient, [layer], rate, self.pretraining_epochs)
-            stage = Stage(f"layer{level + 1}", [update], self.pretraining_epochs, size)
+            update = self._update(module, gradient, [layer], rate, epochs)
+            stage = Stage(f"layer{level + 1}", [update], epochs, size)
             stage.view = Ascended(module, level, drawn) if level else drawn
             if level:
                 stage.prepare = partial(module.turn_over, level)
