@@ -15,7 +15,8 @@ def run(tmp_path_factory):
     """A run that draws images, trained on the digits."""
     from sklearn.datasets import load_digits
 
-    x = np.round(load_digits().images[:200] * 255 / 16).astype(np.uint8)
+    counts, _ = load_digits(return_X_y=True)
+    x = np.round(counts[:200].reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
     folder = tmp_path_factory.mktemp("runs") / "run"
     return RBM(8, epochs=2, random_state=0).fit(x).save(folder)
 

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ def caption(folder):
 
 def test_the_words_count_units_that_say_nothing(tmp_path, images):
     model = RBM(6, epochs=1, random_state=0).fit(images.x)
-    bias = model.module_.hidden.bias.data
+    module: Any = model.module_
+    bias = module.hidden.bias.data
     bias[0], bias[1], bias[2] = -99.0, -99.0, 99.0
     activity.write(tmp_path, model, images)
     assert "2 are as good as never on, 1 as good as always" in caption(tmp_path)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from whatwhere import CNN, RBM, SWWAE
-from whatwhere.core import UNLABELED, InputError
+from whatwhere.core import UNLABELED, HasFreeEnergy, InputError
 from whatwhere.data.images import Images
 from whatwhere.data.sources import load
 from whatwhere.evaluate import completion
@@ -187,12 +187,13 @@ def test_completions_are_drawn_as_often_as_the_machine_has_them():
         torch.manual_seed(1)
         for parameter in model.module_.parameters():
             parameter.normal_(std=1.0)
-        hidden = completion.mask("left", (1, 2, 2))
+        hidden, module = completion.mask("left", (1, 2, 2)), model.module_
+        assert isinstance(module, HasFreeEnergy)
         for known in ((0, 0), (0, 1), (1, 1)):
             whole = torch.zeros(4, 1, 2, 2)
             whole[:, 0, :, 1] = torch.tensor(known).float()
             whole[:, 0, :, 0] = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1)]).float()
-            exact = torch.softmax(-model.module_.free_energy(whole), 0) @ whole[..., 0].flatten(1)
+            exact = torch.softmax(-module.free_energy(whole), 0) @ whole[..., 0].flatten(1)
             drawn = completion.draws(model, whole[:1].numpy(), hidden, 4000, steps=20)
             mean = drawn.mean(axis=0)[0, 0, :, 0]
             assert mean == pytest.approx(exact.numpy(), abs=4 * 0.5 / np.sqrt(4000))

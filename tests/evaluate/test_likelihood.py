@@ -11,6 +11,7 @@ from whatwhere.evaluate import judge, likelihood
 @pytest.fixture(scope="module")
 def parts():
     whole = load("digits")
+    assert whole.test is not None
     return whole.train.take(np.arange(100)), whole.test.take(np.arange(30))
 
 

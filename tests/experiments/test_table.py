@@ -51,6 +51,10 @@ PLANS = {
     "sparse-regimes": ("full", None),
     "pretraining": ("quick", None),
     "outliers": ("quick", None),
+    "rbm-likelihood": ("full", None),
+    "dbm-mnist": ("quick", None),
+    "dbn-mnist": ("quick", None),
+    "restoration": ("quick", None),
 }
 
 

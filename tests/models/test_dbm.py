@@ -164,8 +164,9 @@ def test_training_raises_the_bound_with_pairs_and_with_the_centered_gradient_alo
     p = (x.reshape(900, -1).sum(0) + 0.5) / 901
     flat = x.reshape(900, -1)
     independent = (flat * np.log(p) + (1 - flat) * np.log(1 - p)).sum(1).mean()
-    for more in ({"pretraining_epochs": 5}, {}):
-        net: Any = DBM("16fc-8fc", **settings, **more).fit(x).module_
+    for pretraining in (5, 0):
+        settings["pretraining_epochs"] = pretraining
+        net: Any = DBM("16fc-8fc", **settings).fit(x).module_
         with torch.no_grad():
             bound = -net.free_energy(torch.from_numpy(x[:, None])).double().mean()
         assert float(bound) - net.log_partition().value > independent + 2

@@ -180,21 +180,19 @@ def test_the_pseudo_likelihood_comes_to_that_of_scikit_learns_machine():
     x, _ = digits(900)
     epochs, rate = 30, 0.1
     settings: dict[str, Any] = {"centered": False, "decay_from": 0.99, "binarize": False}
-    ours = RBM(32, epochs=epochs, learning_rate=rate, batch_size=50, n_chains=50, random_state=0,
-               **settings).fit(x)  # fmt: skip
+    settings |= {"batch_size": 50, "n_chains": 50, "random_state": 0}
+    ours: Any = RBM(32, epochs=epochs, learning_rate=rate, **settings).fit(x).module_
     theirs = BernoulliRBM(32, learning_rate=rate, batch_size=50, n_iter=epochs, random_state=0).fit(
         x.reshape(900, -1)
     )
     net = module(n_hidden=32)
-    net = RBMModule(ours.module_.pixels, net.units).eval()
+    net = RBMModule(ours.pixels, net.units).eval()
     with torch.no_grad():
         net.hidden.weight.copy_(torch.from_numpy(theirs.components_))
         net.hidden.bias.copy_(torch.from_numpy(theirs.intercept_hidden_))
         net.visible_bias.copy_(torch.from_numpy(theirs.intercept_visible_))
         images: Any = torch.from_numpy(x[:, None])
-        ours_, theirs_ = (
-            float(one.pseudo_likelihood(images).mean()) for one in (ours.module_, net)
-        )
+        ours_, theirs_ = (float(one.pseudo_likelihood(images).mean()) for one in (ours, net))
     assert abs(ours_ - theirs_) < 1.0
 
 
@@ -232,6 +230,7 @@ def test_the_number_of_steps_goes_from_the_first_to_the_last_in_equal_parts():
 def test_momentum_is_one_half_for_the_first_five_epochs():
     update = stage_of(RBM(4, momentum=0.9, epochs=10)).updates[0]
     assert isinstance(update, StatisticsUpdate) and update.momentum == Raised(0.5, 0.9, 0.5)
+    assert update.momentum is not None
     assert update.momentum(0.49) == 0.5 and update.momentum(0.5) == 0.9
     assert stage_of(RBM(4, momentum=0.3, epochs=10)).updates[0].momentum is None
 
@@ -260,7 +259,8 @@ def test_log_z_is_found_anew_for_a_machine_that_was_fitted_again(tmp_path: Any):
     model.set_params(epochs=20, learning_rate=0.2).fit(x)
     after = model.score_samples(x)
     assert not np.allclose(before, after)
-    assert np.array_equal(whatwhere.load(model.save(tmp_path / "run")).score_samples(x), after)
+    loaded: Any = whatwhere.load(model.save(tmp_path / "run"))
+    assert np.array_equal(loaded.score_samples(x), after)
 
 
 def test_two_gaussian_layers_are_refused():

@@ -47,7 +47,8 @@ def test_each_layer_is_a_stage_and_fine_tuning_the_last():
 
 def test_a_layer_learns_as_an_rbm_of_its_own_weights_upon_the_means_below():
     learner = small(pretraining="rbm", activation="logistic", stage_epochs={"fine-tuning": 0})
-    module, (first, second, _) = learner.plan(SPEC)
+    planned: Any = learner.plan(SPEC)
+    module, (first, second) = planned
     machines = [stage.updates[0].objective.machine for stage in (first, second)]
     for machine, up, down in zip(
         machines, module.mirror.encoder, module.mirror.decoder, strict=True

@@ -40,9 +40,12 @@ Beta = float | Tensor
 
 
 class Units(Protocol):
-    """A kind of unit, and how many of them a layer has. All but `size` take tensors (B, size)."""
+    """A kind of unit, and how many of them a layer has. Tensors are (B, size)."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many units."""
+        ...
 
     def mean(self, a: Tensor) -> Tensor:
         """Return the mean at total input a; may overwrite it."""

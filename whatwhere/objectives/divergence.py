@@ -40,7 +40,7 @@ OFFSET_RATE = 0.01
 SPARSITY_DAMPING = 0.9
 """Of the running means that are held against the target."""
 
-Slopes = list[tuple[nn.Parameter, Tensor]]
+Slopes = list[tuple[Tensor, Tensor]]
 """Parameters, each with the gradient of what is to be made small."""
 
 LabelScores = Callable[[Tensor], Tensor]
@@ -104,6 +104,8 @@ class LikelihoodGradient(nn.Module):
     """
 
     chains: Tensor
+    betas: Tensor
+    label_scores: LabelScores | None
     sharded = ("chains",)
 
     def __init__(
