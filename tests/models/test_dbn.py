@@ -504,8 +504,10 @@ def test_a_net_that_has_no_hidden_layers_or_others_than_dense_ones_is_refused(ar
 
 
 def test_a_last_layer_with_a_unit_for_each_class_is_the_class_layer():
-    assert small("8fc-3fc").sizes(3) == [8]
-    assert small("8fc-3fc").sizes() == [8, 3]
+    net: Any = small("8fc-3fc").fit(images(), labels()).module_
+    assert net.head.in_features == 8
+    alone: Any = small("8fc-3fc").fit(images()).module_
+    assert alone.head is None and alone.encode(torch.zeros(1, *alone.pixels.shape)).shape == (1, 3)
 
 
 def test_binary_pixels_beyond_0_and_1_are_refused():

@@ -98,7 +98,7 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
         cells=tuple(cells),
         notes=(
             "Plain gradient descent at a rate of 0.1 fine-tunes every row but those that say Adam; "
-            "layers without labels are trained by Adam, RBMs by contrastive divergence of one step.",
+            "layers without labels are trained by Adam, RBMs by contrastive divergence (one step).",
             "Historic: weights drawn with deviation 0.01. Modern: Glorot and Bengio's, with the "
             "gain of the unit; all pretrained rows but RBMs begin so too.",
             "Denoising: a quarter of the inputs of each layer set to 0. Layer by layer with "

@@ -94,3 +94,11 @@ def epochs(steps: int, n_labeled: int) -> int:
 def feature_epochs(steps: int) -> int:
     """Return how many epochs of so many steps an auto-encoder takes."""
     return min(MOST_FEATURE_EPOCHS, max(FEWEST_FEATURE_EPOCHS, ceil(FEATURE_UPDATES / steps)))
+
+
+def of_features(epochs: int | str, rows: int | str, n_samples: int) -> tuple[int, int]:
+    """Return epochs and rows of a batch, as given, or chosen where they are "auto"."""
+    size = batch_size(n_samples) if isinstance(rows, str) else rows
+    if isinstance(epochs, str):
+        epochs = feature_epochs(-(-n_samples // size))
+    return epochs, size

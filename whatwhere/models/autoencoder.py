@@ -184,11 +184,7 @@ class MirrorLearner(FeatureLearner):
 
     def settle(self, spec: Spec) -> Settled:
         """Return what is given, and what is chosen in place of "auto"."""
-        size, epochs = self.batch_size, self.epochs
-        if isinstance(size, str):
-            size = defaults.batch_size(spec.n_samples)
-        if isinstance(epochs, str):
-            epochs = defaults.feature_epochs(-(-spec.n_samples // size))
+        epochs, size = defaults.of_features(self.epochs, self.batch_size, spec.n_samples)
         return Settled(epochs, size, *self.fit_for(spec))
 
     def fit_for(self, spec: Spec) -> Fit:

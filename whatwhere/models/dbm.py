@@ -30,7 +30,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from whatwhere.core import Batch, InputError, Known, LogPartition, seeded
+from whatwhere.core import Batch, Known, LogPartition, seeded
 from whatwhere.learner import ImageClassifier, Spec, defaults
 from whatwhere.learner.defaults import AUTO
 from whatwhere.models.autoencoder import COUNT, RATE, WEIGHT
@@ -44,7 +44,7 @@ from whatwhere.models.rbm import (
     pixel_stage,
     walk,
 )
-from whatwhere.nn.architecture import Dense, parse
+from whatwhere.nn.architecture import parse_dense
 from whatwhere.nn.boltzmann import Binary, Machine, States
 from whatwhere.nn.pixels import GAUSSIAN, KINDS, MULTINOMIAL, Drawn, Pixels, kind_for
 from whatwhere.nn.units import initialize
@@ -378,18 +378,7 @@ class DBM(ImageClassifier):
         """Check every hyper-parameter, the architecture too."""
         super().check()
         check_class_weight(self.class_weight)
-        self._sizes(0)
-
-    def _sizes(self, n_classes: int) -> list[int]:
-        layers = parse(self.architecture, n_classes)
-        sizes = [layer.units for layer in layers if isinstance(layer, Dense)]
-        if len(sizes) < len(layers) or not sizes:
-            raise InputError(
-                f"architecture={self.architecture!r}: a deep Boltzmann machine takes hidden layers "
-                "that are all dense, such as 500fc-1000fc (a last layer of as many units as there "
-                "are classes is the class layer)"
-            )
-        return sizes
+        parse_dense(self.architecture)
 
     def choose(self, spec: Spec) -> dict[str, Any]:
         """Return what is chosen for those hyper-parameters that are "auto"."""
@@ -399,18 +388,14 @@ class DBM(ImageClassifier):
     def settle(self, spec: Spec) -> Settled:
         """Return what is given, and what is chosen in place of "auto"."""
         kind = kind_for(None if self.visible == AUTO else self.visible, spec.bounds)
-        size, epochs = self.batch_size, self.joint_epochs
-        if isinstance(size, str):
-            size = defaults.batch_size(spec.n_samples)
-        if isinstance(epochs, str):
-            epochs = defaults.feature_epochs(-(-spec.n_samples // size))
+        epochs, size = defaults.of_features(self.joint_epochs, self.batch_size, spec.n_samples)
         return Settled(kind, epochs, size)
 
     def build(self, spec: Spec) -> DBMModule:
         """Return the machine and the net, their weights drawn from a key of their own."""
         pixels = Pixels(self.settle(spec).visible, spec.shape, self.levels)
         with seeded(spec.seed, "dbm"):
-            return DBMModule(pixels, self._sizes(spec.n_classes), spec.n_classes)
+            return DBMModule(pixels, parse_dense(self.architecture, spec.n_classes), spec.n_classes)
 
     def stages(self, module: DBMModule, spec: Spec) -> list[Stage]:
         """Return a look at the pixels, the pairs, the whole machine, and the net for classes."""

@@ -32,7 +32,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from whatwhere.core import Batch, InputError, Known, LogPartition, Terms, joint_sum, seeded
+from whatwhere.core import Batch, Known, LogPartition, Terms, joint_sum, seeded
 from whatwhere.learner import ImageClassifier, Spec, defaults
 from whatwhere.learner.defaults import AUTO
 from whatwhere.models.autoencoder import COUNT, RATE, WEIGHT
@@ -46,7 +46,7 @@ from whatwhere.models.rbm import (
     pixel_stage,
 )
 from whatwhere.models.stacked_autoencoder import STEPS
-from whatwhere.nn.architecture import Dense, parse
+from whatwhere.nn.architecture import parse_dense
 from whatwhere.nn.boltzmann import Binary, Machine, States, Units
 from whatwhere.nn.pixels import BINARY, GAUSSIAN, Drawn, Pixels, kind_for
 from whatwhere.objectives.classification import (
@@ -561,26 +561,8 @@ class DBN(ImageClassifier):
     def check(self) -> None:
         """Check every hyper-parameter, the architecture too."""
         super().check()
-        self.sizes()
+        parse_dense(self.architecture)
         check_class_weight(self.class_weight)
-
-    def sizes(self, n_classes: int = 0) -> list[int]:
-        """Return the units of each hidden layer, bottom first.
-
-        Raises
-        ------
-        InputError
-            If a layer is not dense, or there is none.
-        """
-        layers = parse(self.architecture, n_classes)
-        sizes = [layer.units for layer in layers if isinstance(layer, Dense)]
-        if not sizes or len(sizes) < len(layers):
-            raise InputError(
-                f"architecture {self.architecture!r}: the hidden layers of a deep belief network "
-                "are dense, one or more, as in 500fc-2000fc (a last one with a unit for each class "
-                "is the class layer)"
-            )
-        return sizes
 
     def choose(self, spec: Spec) -> dict[str, Any]:
         """Return what is chosen for those hyper-parameters that are "auto"."""
@@ -590,18 +572,16 @@ class DBN(ImageClassifier):
     def settle(self, spec: Spec) -> Settled:
         """Return what is given, and what is chosen in place of "auto"."""
         kind = kind_for(None if self.visible == AUTO else self.visible, spec.bounds)
-        size, epochs = self.batch_size, self.pretraining_epochs
-        if isinstance(size, str):
-            size = defaults.batch_size(spec.n_samples)
-        if isinstance(epochs, str):
-            epochs = defaults.feature_epochs(-(-spec.n_samples // size))
+        epochs, size = defaults.of_features(
+            self.pretraining_epochs, self.batch_size, spec.n_samples
+        )
         return Settled(kind, epochs, size)
 
     def build(self, spec: Spec) -> DBNModule:
         """Return the layers, their weights drawn from a key of their own."""
         pixels = Pixels(self.settle(spec).visible, spec.shape)
         with seeded(spec.seed, "dbn"):
-            sizes, up_down = self.sizes(spec.n_classes), self.up_down_epochs > 0
+            sizes, up_down = parse_dense(self.architecture, spec.n_classes), self.up_down_epochs > 0
             return DBNModule(pixels, sizes, spec.n_classes, up_down=up_down)
 
     def stages(self, module: DBNModule, spec: Spec) -> list[Stage]:

@@ -514,11 +514,8 @@ class RBM(ImageClassifier):
     def settle(self, spec: Spec) -> Settled:
         """Return what is given, and what is chosen in place of "auto"."""
         kind = kind_for(None if self.visible == AUTO else self.visible, spec.bounds)
-        size, epochs, rate = self.batch_size, self.epochs, self.learning_rate
-        if isinstance(size, str):
-            size = defaults.batch_size(spec.n_samples)
-        if isinstance(epochs, str):
-            epochs = defaults.feature_epochs(-(-spec.n_samples // size))
+        epochs, size = defaults.of_features(self.epochs, self.batch_size, spec.n_samples)
+        rate = self.learning_rate
         if isinstance(rate, str):
             rate = 0.002 if kind == GAUSSIAN else 0.05
         return Settled(kind, epochs, size, rate)

@@ -84,6 +84,34 @@ def parse(architecture: str, n_classes: int = 0) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def parse_dense(architecture: str, n_classes: int = 0) -> list[int]:
+    """Read an architecture of dense layers: how many units each has, bottom layer first.
+
+    Parameters
+    ----------
+    architecture, n_classes
+        As for `parse`.
+
+    Raises
+    ------
+    InputError
+        As `parse`; if a layer is not dense, or there is none.
+
+    Examples
+    --------
+    >>> parse_dense("500fc-2000fc-10fc", n_classes=10)
+    [500, 2000]
+    """
+    layers = parse(architecture, n_classes)
+    sizes = [layer.units for layer in layers if isinstance(layer, Dense)]
+    if not sizes or len(sizes) < len(layers):
+        raise InputError(
+            f"architecture {architecture!r}: here hidden layers are all dense, one or more, as in "
+            "500fc-1000fc (a last one with a unit for each class is the class layer)"
+        )
+    return sizes
+
+
 def _layer(piece: str, architecture: str) -> Layer:
     if match := CONVOLUTION.fullmatch(piece):
         layer: Layer = Conv(int(match[1]), int(match[2]))
