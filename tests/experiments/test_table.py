@@ -53,7 +53,6 @@ PLANS = {
     "outliers": ("quick", None),
     "rbm-likelihood": ("full", None),
     "dbm-mnist": ("quick", None),
-    "dbn-mnist": ("quick", None),
     "restoration": ("quick", None),
 }
 
