@@ -19,6 +19,7 @@ DOCUMENTS = (
     "docs/deep_autoencoder.md",
     "docs/sparse_autoencoder.md",
     "docs/whitening.md",
+    "docs/rbm.md",
 )
 BLOCK = re.compile(
     r"(<!-- (?P<kind>results|benchmark): (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S
