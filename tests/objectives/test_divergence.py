@@ -247,12 +247,6 @@ def test_labels_are_a_layer_that_is_given_and_missing_ones_are_drawn():
     assert states[2].argmax(1).tolist() == [0, 0, 1, 1, 1, 1]
 
 
-def test_parameters_that_are_to_stay_have_no_slope():
-    one = rbm()
-    gradient = rule(one, CD, still=[one.biases[0]])
-    assert set(slopes_of(one, gradient, batch(6, 4))) == {id(one.weights[0]), id(one.biases[1])}
-
-
 def test_training_by_the_exact_gradient_and_by_persistent_chains_ends_at_the_same_likelihood():
     data = batch(40, 4)
     ends = []

@@ -38,12 +38,11 @@ from whatwhere.learner.defaults import AUTO
 from whatwhere.models.autoencoder import COUNT, RATE, WEIGHT
 from whatwhere.models.rbm import (
     DEVIATION,
-    FIRST_EPOCHS,
-    FIRST_MOMENTUM,
     MIXING,
     descent,
     log_partition,
     pixel_stage,
+    raised,
 )
 from whatwhere.models.stacked_autoencoder import STEPS
 from whatwhere.nn.architecture import parse_dense
@@ -58,7 +57,7 @@ from whatwhere.objectives.classification import (
 from whatwhere.objectives.divergence import CD, PCD, LikelihoodGradient, Slopes
 from whatwhere.train.gradients import GradientSizes
 from whatwhere.train.stage import EarlyStopping, Labeled, Stage
-from whatwhere.train.update import GradientUpdate, LinearDecay, Raised, StatisticsUpdate
+from whatwhere.train.update import GradientUpdate, LinearDecay, StatisticsUpdate
 
 SAMPLES = 10
 """Of q, for the bound of an image."""
@@ -633,8 +632,7 @@ class DBN(ImageClassifier):
         update = StatisticsUpdate(
             module, gradient, optimizer, parts, schedule=LinearDecay(0.5), name="likelihood"
         )
-        if self.momentum > FIRST_MOMENTUM:
-            update.momentum = Raised(FIRST_MOMENTUM, self.momentum, FIRST_EPOCHS / epochs)
+        update.momentum = raised(self.momentum, epochs)
         return update
 
     def _fine_tuning(

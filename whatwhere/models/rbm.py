@@ -154,18 +154,13 @@ class RBMModule(nn.Module):
 
     def log_partition(self, *, careful: bool = True) -> LogPartition:
         """Return log Z; see `whatwhere.nn.annealing`."""
-        return log_partition(self.machine, self.pixels.base, self.walked(), careful=careful)
+        return log_partition(self.machine, self.pixels.base, self._draws, careful=careful)
 
-    def walked(self) -> Callable[[int], States]:
-        """Return what gives n draws from the machine, after long chains."""
-
-        def draws(n: int) -> States:
-            machine = self.machine
-            v = self.pixels.units.mean(self.pixels.base.expand(n, -1).clone())
-            states = machine.mean_field(self.pixels.units.draw(v), 1)
-            return machine.gibbs(states, MIXING)
-
-        return draws
+    def _draws(self, n: int) -> States:
+        """Return n draws from the machine, after long chains."""
+        v = self.pixels.units.mean(self.pixels.base.expand(n, -1).clone())
+        begun = self.begin(self.pixels.images(self.pixels.units.draw(v)))
+        return self.machine.gibbs(begun, MIXING)
 
     def pseudo_likelihood(self, x: Tensor) -> Tensor:
         """Return Σ_i log p(v_i | the others), (B,) in nats, over every binary pixel i.

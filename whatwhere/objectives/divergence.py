@@ -90,8 +90,6 @@ class LikelihoodGradient(nn.Module):
         The learning rate of fast weights.
     n_temperatures : int
         Of parallel tempering, from 1/n to 1 in equal steps.
-    still : sequence of Tensor, optional
-        Parameters of the machine that do not move.
     labels : bool
         Whether the topmost layer is a label.
     label_scores : LabelScores, optional
@@ -120,7 +118,6 @@ class LikelihoodGradient(nn.Module):
         sparsity: Sequence[Sparsity | None] = (),
         fast_rate: float = 0.0,
         n_temperatures: int = 10,
-        still: Sequence[Tensor] = (),
         labels: bool = False,
         label_scores: LabelScores | None = None,
     ) -> None:
@@ -129,7 +126,6 @@ class LikelihoodGradient(nn.Module):
         self.labels, self.label_scores = labels, label_scores
         self.centered, self.sparsity = centered, list(sparsity)
         self.fast_rate, self.n_chains = fast_rate, n_chains
-        self._still = {id(parameter) for parameter in still}
         sizes = [units.size for units in machine.units]
         n = 0 if negative == CD else n_chains
         temperatures = n_temperatures if negative == TEMPERING else 1
@@ -172,14 +168,8 @@ class LikelihoodGradient(nn.Module):
         for name, slope in zip(self.fast, [*weights, *biases], strict=False):
             fast = getattr(self, name)
             fast.mul_(FAST_DECAY).sub_(slope, alpha=self.fast_rate)
-        slopes = [
-            (p, slope)
-            for p, slope in zip(
-                [*machine.weights, *machine.biases], [*weights, *biases], strict=True
-            )
-            if id(p) not in self._still
-        ]
-        return {"gap": gap, "active": means[1].mean()}, slopes
+        # What was done to the slopes meanwhile was done in place.
+        return {"gap": gap, "active": means[1].mean()}, pairs
 
     def _counts(self, rows: int) -> tuple[float, float]:
         """Return by what sums over the data and over the machine's states are divided.
