@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from whatwhere.models.dbn import DBN
     from whatwhere.models.deep_autoencoder import DeepAutoencoder
     from whatwhere.models.denoising_autoencoder import DenoisingAutoencoder
+    from whatwhere.models.exemplar import ExemplarCNN
     from whatwhere.models.rbm import RBM
     from whatwhere.models.sparse_autoencoder import SparseAutoencoder
     from whatwhere.models.stacked_autoencoder import StackedAutoencoder
@@ -31,6 +32,7 @@ __all__ = [
     "Autoencoder",
     "DeepAutoencoder",
     "DenoisingAutoencoder",
+    "ExemplarCNN",
     "SparseAutoencoder",
     "StackedAutoencoder",
     "Whitening",

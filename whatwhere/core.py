@@ -168,6 +168,32 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class HasLevels(Protocol):
+    """Gives features level by level; the top ones, flat, are what `Encodes` gives."""
+
+    def levels(self, x: "Tensor") -> "Mapping[str, Tensor]":
+        """Return the features of images x (B, C, H, W), by the names of the levels, lowest first.
+
+        Maps (B, C, h, w), or vectors (B, K).
+        """
+        ...
+
+
+@runtime_checkable
+class HasWhere(HasLevels, Protocol):
+    """Gives features that also say where in its window each maximum was."""
+
+    def levels_with_where(self, x: "Tensor") -> "Mapping[str, Tensor]":
+        """Return `levels`, each map of a pooled level spread over the places in a window.
+
+        C maps of windows p x p are C p² maps of the same height and width: number c p² + o holds
+        *what* of map c where the maximum came from place o, and else 0. An inactive window is 0 in
+        all of them.
+        """
+        ...
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """Gives class scores before the softmax, (B, n_classes)."""
 

@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = {
     "epochs": 2,
     "pretraining_epochs": 1,
     "n_hidden": 12,
+    "n_seeds": 6,
     "joint_epochs": 1,
     "batch_size": 8,
 }

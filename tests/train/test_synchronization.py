@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whatwhere.core import Batch, Terms
 from whatwhere.data.rows import Rows
 from whatwhere.models.cnn import CNN
+from whatwhere.models.exemplar import ExemplarCNN
 from whatwhere.models.swwae import SWWAE
 from whatwhere.train.stage import Stage
 from whatwhere.train.trainer import Place, Record, Trainer
@@ -131,6 +132,17 @@ def test_no_step_makes_the_host_wait(counted, learner: Callable[..., Any], n_lab
 
     waiting = counted(train)
     assert waiting.calls == {}
+
+
+@pytest.mark.parametrize("copies", [None, 3])
+def test_patches_are_made_without_waiting(counted, copies: int | None):
+    x, _ = images(0)
+    given = {"copies": copies, "epochs": 2, "batch_size": 10, "random_state": 0}
+
+    def train(trainer: Trainer) -> None:
+        ExemplarCNN("(4)3c-2p", patch=4, trainer=trainer, **given).fit(x)
+
+    assert counted(train).calls == {}
 
 
 class Mean(nn.Module):

@@ -34,6 +34,11 @@ CONTENTS = {  # name on the command line: file, class, what it is
         "DenoisingAutoencoder",
         "auto-encoder that rebuilds images from corrupted ones",
     ),
+    "exemplar_cnn": (
+        "exemplar",
+        "ExemplarCNN",
+        "features that tell patches apart, however they are transformed",
+    ),
     "rbm": (
         "rbm",
         "RBM",

@@ -74,6 +74,14 @@ class CNNModule(nn.Module):
         """Return the top *what*, flat: (B, K)."""
         return self.encoder(x).top.flatten(1)
 
+    def levels(self, x: Tensor) -> dict[str, Tensor]:
+        """Return *what* of each pooled level, and what dense layers give: level1, level2, ..."""
+        return self.encoder.levels(x)
+
+    def levels_with_where(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the levels, *what* of pooled ones spread over the places in its windows."""
+        return self.encoder.levels(x, with_where=True)
+
     def classify(self, top: Tensor) -> Tensor:
         """Return the scores (B, n_classes) of what the encoder gave at its top."""
         assert self.head is not None, "built without classes"

@@ -226,14 +226,43 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Code:
         """Return the code of images x (B, C, H, W)."""
         whats, wheres = [], []
-        for below, layer, step in zip((None, *self.layers), self.layers, self.steps, strict=False):
-            if isinstance(step, WhatWhere):
-                x, where = step.pool(x, rectify=isinstance(below, Conv))
+        for place in range(len(self.layers)):
+            x, where = self.up(place, x)
+            if where is not None:
                 whats.append(x)
                 wheres.append(where)
-            else:
-                x = step(x if isinstance(layer, Conv) else x.flatten(1))
         return Code(x, whats, wheres)
+
+    def levels(self, x: Tensor, *, with_where: bool = False) -> dict[str, Tensor]:
+        """Return what each pool, each dense layer and the top gave, lowest first.
+
+        Parameters
+        ----------
+        x : Tensor (B, C, H, W)
+        with_where : bool
+            Whether the maps of a pool are spread over the places in its windows, as
+            `whatwhere.core.HasWhere` has it.
+
+        Returns
+        -------
+        dict of str to Tensor (B, C_m, h_m, w_m) or (B, K)
+            level1, level2, ...; the last is the top. Without a layer it is the image.
+        """
+        found, top = [], len(self.layers) - 1
+        for place, layer in enumerate(self.layers):
+            x, where = self.up(place, x)
+            if isinstance(layer, Pool) and where is not None and with_where:
+                found.append(_spread(x, where, layer.size))
+            elif place == top or not isinstance(layer, Conv):
+                found.append(x)
+        return {f"level{number}": level for number, level in enumerate(found or [x], 1)}
+
+    def up(self, place: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what the layer at this place makes of what is below it, and where if it pools."""
+        layer, step = self.layers[place], self.steps[place]
+        if isinstance(step, WhatWhere):
+            return step.pool(x, rectify=place > 0 and isinstance(self.layers[place - 1], Conv))
+        return step(x if isinstance(layer, Conv) else x.flatten(1)), None
 
     @property
     def n_features(self) -> int:
@@ -251,6 +280,16 @@ class Encoder(nn.Module):
                 return weight
             return weight.view(-1, *shape) if weight.shape[1] == prod(shape) else None
         return None
+
+
+def _spread(what: Tensor, where: Tensor, size: int) -> Tensor:
+    """Return (B, C size², h, w): *what* of each map in the map of its place, and 0 in the others.
+
+    Of disjoint windows it is the unpooled map, space to depth. The mark of an inactive window is no
+    place, so there is nothing.
+    """
+    places = torch.arange(size * size, device=where.device).view(-1, 1, 1)
+    return (what.unsqueeze(2) * (where.unsqueeze(2) == places)).flatten(1, 2)
 
 
 class Decoder(nn.Module):

@@ -191,6 +191,15 @@ class Mirror(nn.Module):
             x = up(x)
         return x if self.code_rule is None else self.code_rule(x)
 
+    def levels(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what each level gives, lowest first: level1, level2, ...; the last is the code."""
+        below = []
+        for up in self.encoder:
+            below.append(x)
+            x = up(x)
+        top = x if self.code_rule is None else self.code_rule(x)
+        return {f"level{number}": level for number, level in enumerate([*below[1:], top], 1)}
+
     def scores(self, code: Tensor) -> Tensor:
         """Return what the decoder makes of a code, before its last activation: (B, C, H, W)."""
         x = code

@@ -23,8 +23,7 @@ class Sampler(Protocol):
 class Shuffled:
     """Every row once, in a random order.
 
-    A batch of a single row joins the next one, the last of them the one before: there is no
-    variance to normalize in it.
+    A batch of a single row joins another one, see `no_single_rows`.
 
     Parameters
     ----------
@@ -41,19 +40,27 @@ class Shuffled:
         if not self.unlabeled:
             batches = [rows[y[rows] != UNLABELED] for rows in batches]
             batches = [rows for rows in batches if len(rows)]
-        joined: list[Tensor] = []
-        for rows in batches:
-            if joined and len(joined[-1]) == 1:
-                joined[-1] = torch.cat([joined[-1], rows])
-            else:
-                joined.append(rows)
-        if len(joined) > 1 and len(joined[-1]) == 1:
-            joined[-2:] = [torch.cat(joined[-2:])]
-        return joined
+        return no_single_rows(batches)
 
     def __str__(self) -> str:
         """Say the rule."""
         return f"every {'' if self.unlabeled else 'labeled '}row once, shuffled"
+
+
+def no_single_rows(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Return the batches, one of a single row joined to the next, the last to the one before.
+
+    There is no variance to normalize in it.
+    """
+    joined: list[Tensor] = []
+    for rows in batches:
+        if joined and len(joined[-1]) == 1:
+            joined[-1] = torch.cat([joined[-1], rows])
+        else:
+            joined.append(rows)
+    if len(joined) > 1 and len(joined[-1]) == 1:
+        joined[-2:] = [torch.cat(joined[-2:])]
+    return joined
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ class Trainer:
         Asked after every step; True ends the run with `Interrupted`.
     save_seconds : float
         Time between two checkpoints within an epoch.
+    monitors : sequence of callable (module) -> mapping of str to float
+        Judge the module after every epoch, in evaluation mode, beside what a learner judges it by.
     """
 
     fabric: "Fabric | None" = None
@@ -104,6 +106,7 @@ class Trainer:
     watch: Sequence[Watcher] = ()
     stop: Callable[[], bool] = lambda: False
     save_seconds: float = 300.0
+    monitors: Sequence[Monitor] = ()
 
     def run(
         self,
@@ -125,7 +128,7 @@ class Trainer:
         seed : int
             With the place in the run, it decides every draw.
         monitor : callable (module) -> mapping of str to float, optional
-            Judges the module after every epoch, in evaluation mode.
+            Judges the module after every epoch, as `monitors` do.
 
         Returns
         -------
@@ -142,8 +145,9 @@ class Trainer:
         InputError
             If a stage stops early and no monitor tells it when.
         """
+        monitors = [*([] if monitor is None else [monitor]), *self.monitors]
         for stage in stages:
-            if stage.early_stopping is not None and monitor is None:
+            if stage.early_stopping is not None and not monitors:
                 raise InputError(
                     f"stage {stage.name!r} stops early on {stage.early_stopping.metric}, and there "
                     "are no validation images; give some, or leave patience out"
@@ -161,7 +165,7 @@ class Trainer:
             try:
                 while place.stage < len(stages):
                     stage = stages[place.stage]
-                    leg = _Leg(self, fabric, watch, module, stage, data, seed, monitor, place)
+                    leg = _Leg(self, fabric, watch, module, stage, data, seed, monitors, place)
                     leg.run(state)
                     state = None
                     place = Place(stage=place.stage + 1, history=place.history)
@@ -198,7 +202,7 @@ class _Leg:
     stage: Stage
     data: Data
     seed: int
-    monitor: Monitor | None
+    monitors: Sequence[Monitor]
     place: Place
     sums: dict[str, Tensor] = field(default_factory=dict)  # terms of the running epoch
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -349,16 +353,16 @@ class _Leg:
         return None
 
     def judge(self) -> Mapping[str, float]:
-        """Ask the monitor, and let early stopping remember what it said."""
+        """Ask the monitors, and let early stopping remember what it said."""
         rule, place = self.stage.early_stopping, self.place
-        if self.monitor is None:
-            return {}
+        said: dict[str, float] = {}
         self.module.eval()
-        self.reseed(key(self.seed, place.stage, place.epoch, "judge"))
         with ExitStack() as stack, torch.no_grad():
             for update in self.stage.updates:
                 stack.enter_context(update.evaluating())
-            said = self.processes.agree(partial(self.monitor, self.module))
+            for monitor in self.monitors:
+                self.reseed(key(self.seed, place.stage, place.epoch, "judge"))
+                said |= self.processes.agree(partial(monitor, self.module))
             if rule is not None:
                 if rule.metric not in said:
                     raise InputError(

@@ -1,0 +1,183 @@
+import colorsys
+from math import cos, log, pi, sin
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import affine_transform
+from torch import Tensor
+
+from whatwhere.core import InputError
+from whatwhere.data.transformations import (
+    CONTRAST,
+    KINDS,
+    Boxes,
+    Curves,
+    Palette,
+    Transformations,
+    Warp,
+    contrast,
+    crop,
+    recolor,
+)
+
+
+def whole(n: int) -> Boxes:
+    return Boxes(torch.zeros(n), torch.zeros(n), torch.ones(n))
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def palette(channels: int, seed: int = 0) -> Palette:
+    generator = torch.Generator().manual_seed(seed)
+    turn, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+    return Palette(torch.rand(channels, generator=generator), turn)
+
+
+def warp(*, dy: float = 0, dx: float = 0, scale: float = 1, turn: float = 0) -> Warp:
+    return Warp(torch.tensor([[dy, dx]]), torch.tensor([scale]), torch.tensor([turn]))
+
+
+def run(kinds: tuple[str, ...], x: Tensor, *, bounded: bool = True, seed: int = 0) -> Tensor:
+    c, h, w = x.shape[1:]
+    rule = Transformations(kinds, bounded)
+    uniform = random(len(x), rule.numbers(c), seed=seed)
+    return rule(x, whole(len(x)), (h, w), palette(c), uniform)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 7, 9), (4, 1, 5)])
+def test_without_a_transformation_a_patch_is_the_image(shape):
+    x = random(6, *shape)
+    torch.testing.assert_close(run((), x), x, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_transformation_changes_color_patches(kind):
+    x = random(4, 3, 8, 8)
+    assert ((run((kind,), x) - x).abs().mean(dim=(1, 2, 3)) > 1e-3).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_stay_in_their_range(kind):
+    x = random(50, 3, 6, 6).round()  # black and white make it the hardest
+    out = run((kind,), x)
+    assert out.isfinite().all()
+    assert out.min() >= 0 and out.max() <= 1 + 1e-6  # a mean of ones is rounded
+
+
+def test_gray_images_have_value_and_no_color():
+    x = random(4, 1, 8, 8)
+    torch.testing.assert_close(run(("color",), x), x, rtol=0, atol=1e-6)
+    assert (run(("brightness",), x) - x).abs().max() > 0.01
+
+
+def test_what_is_not_in_the_range_keeps_its_colors_but_for_contrast():
+    x = 10 * random(4, 3, 8, 8) - 5
+    for kind in ("brightness", "color"):
+        torch.testing.assert_close(run((kind,), x, bounded=False), x, rtol=0, atol=1e-5)
+    assert run(("contrast",), x, bounded=False).min() < 0
+
+
+def test_the_same_numbers_make_the_same_patches_whatever_stands_beside_them():
+    x, rule = random(7, 3, 8, 8), Transformations()
+    uniform = random(7, rule.numbers(3))
+    all_at_once = rule(x, whole(7), (8, 8), palette(3), uniform)
+    one = rule(x[2:3], whole(1), (8, 8), palette(3), uniform[2:3])
+    torch.testing.assert_close(one, all_at_once[2:3], rtol=0, atol=1e-6)
+
+
+def test_a_shift_by_whole_pixels_moves_them():
+    x = random(1, 2, 10, 10)
+    out = crop(x, whole(1), (10, 10), warp(dy=0.2, dx=-0.1))
+    torch.testing.assert_close(out[:, :, 2:, :-1], x[:, :, :-2, 1:], rtol=0, atol=1e-5)
+    # What comes in is the mirror of what is there.
+    torch.testing.assert_close(out[:, :, :2, :-1], x[:, :, :2, 1:].flip(2), rtol=0, atol=1e-5)
+
+
+def test_a_quarter_turn_is_counterclockwise():
+    x = random(1, 2, 9, 9)
+    out = crop(x, whole(1), (9, 9), warp(turn=pi / 2))
+    torch.testing.assert_close(out, x.rot90(dims=(2, 3)), rtol=0, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    dy=st.floats(-0.2, 0.2),
+    dx=st.floats(-0.2, 0.2),
+    scale=st.floats(0.7, 1.4),
+    turn=st.floats(-0.35, 0.35),
+)
+def test_a_warp_is_scipys_affine_transform(dy, dx, scale, turn):
+    side = 16
+    x = random(1, 1, side, side)
+    out = crop(x, whole(1), (side, side), warp(dy=dy, dx=dx, scale=scale, turn=turn))
+    # Output pixel p shows the input at c + R (p - c) / scale - shift.
+    matrix = np.array([[cos(turn), sin(turn)], [-sin(turn), cos(turn)]]) / scale
+    middle = (side - 1) / 2
+    offset = middle - matrix @ [middle, middle] - side * np.array([dy, dx])
+    image = x[0, 0].numpy().astype(np.float64)
+    wanted = affine_transform(image, matrix, offset, order=1, mode="reflect")
+    np.testing.assert_allclose(out[0, 0].numpy(), wanted, atol=2e-4)
+
+
+def test_a_box_is_the_part_of_the_image_that_it_names():
+    x = random(1, 3, 12, 20)
+    # 4 x 6 pixels from row 6 and column 2 on: its center is at (8, 5) of (12, 20).
+    box = Boxes(torch.tensor([2 * 8 / 12 - 1]), torch.tensor([2 * 5 / 20 - 1]), torch.ones(1))
+    torch.testing.assert_close(crop(x, box, (4, 6)), x[:, :, 6:10, 2:8], rtol=0, atol=1e-5)
+
+
+def test_a_zoomed_patch_is_made_of_means_not_of_single_pixels():
+    # A checkerboard of single pixels is gray from afar.
+    board = (torch.arange(32)[:, None] + torch.arange(32)) % 2
+    box = Boxes(torch.zeros(1), torch.zeros(1), torch.full((1,), 4.0))
+    out = crop(board.float()[None, None], box, (8, 8))
+    torch.testing.assert_close(out, torch.full_like(out, 0.5))
+
+
+def test_contrast_scales_the_projections_on_the_principal_colors():
+    x, colors, factors = random(5, 3, 4, 4), palette(3), 0.5 + random(5, 3, seed=1)
+    out = contrast(x, colors, factors)
+    mean = colors.mean[:, None, None]
+    before = torch.einsum("kc,bchw->bkhw", colors.principal, x - mean)
+    after = torch.einsum("kc,bchw->bkhw", colors.principal, out - mean)
+    torch.testing.assert_close(after, factors[:, :, None, None] * before, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(
+    pixel=st.tuples(*[st.integers(0, 255)] * 3),
+    turn=st.floats(-0.1, 0.1),
+    power=st.tuples(*[st.floats(0.25, 4)] * 2),
+    factor=st.tuples(*[st.floats(0.7, 1.4)] * 2),
+    added=st.tuples(*[st.floats(-0.1, 0.1)] * 2),
+)
+def test_colors_are_those_of_the_standard_library(pixel, turn, power, factor, added):
+    rgb = [part / 255 for part in pixel]
+    curves = Curves(*(torch.tensor([part]) for part in (power, factor, added)))
+    out = recolor(torch.tensor(rgb).view(1, 3, 1, 1), curves, torch.tensor([turn]))
+    hue, *rest = colorsys.rgb_to_hsv(*rgb)
+    saturation, value = (
+        min(max(f * part**p + a, 0), 1)
+        for part, p, f, a in zip(rest, power, factor, added, strict=True)
+    )
+    wanted = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
+    np.testing.assert_allclose(out.flatten().numpy(), wanted, atol=2e-4)
+
+
+def test_factors_are_as_often_above_one_as_below():
+    factors = Transformations._between(CONTRAST, random(20_000), log_scale=True)
+    assert CONTRAST[0] <= factors.min() and factors.max() <= CONTRAST[1]
+    assert abs(float(factors.log().mean())) < 5 * log(4) / 12**0.5 / 20_000**0.5
+
+
+def test_names_are_read():
+    assert Transformations.read("all").kinds == KINDS
+    assert Transformations.read("none").kinds == ()
+    assert Transformations.read("rotation + color").kinds == ("rotation", "color")
+    with pytest.raises(InputError, match="there is no transformation 'rotatoin'"):
+        Transformations.read("rotatoin+color")
