@@ -3,10 +3,19 @@ import gzip
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from sklearn.model_selection import GridSearchCV
+from sklearn.svm import SVC, LinearSVC
 
 from whatwhere.core import UNLABELED, InputError
-from whatwhere.evaluate.probes import PROBES, Probe, floor_pca, floor_svm, linear, raw_pixels
+from whatwhere.evaluate.probes import (
+    PROBES,
+    Probe,
+    floor_pca,
+    floor_svm,
+    linear,
+    linear_svm,
+    raw_pixels,
+)
 
 
 def clouds(n=40, seed=0):
@@ -98,7 +107,7 @@ def test_probabilities_are_those_of_the_predicted_classes():
     assert (probability.argmax(axis=1) == probe.predict(x)).all()
 
 
-@pytest.mark.parametrize("name", ["knn", "svm"])
+@pytest.mark.parametrize("name", ["knn", "linear_svm", "svm"])
 def test_votes_and_margins_are_not_called_probabilities(name):
     x, y = clouds()
     with pytest.raises(InputError, match="use the probe 'linear'"):
@@ -122,6 +131,27 @@ def test_the_strength_is_chosen_by_the_labels():
     sure = Probe(LogisticRegression(), choices).fit(told, y)
     guessing = Probe(LogisticRegression(), choices).fit(silent, y)
     assert (sure.classifier.C, guessing.classifier.C) == (1000, 0.01)
+
+
+def test_linear_machines_are_those_of_scikit_learn_with_c_chosen_by_accuracy():
+    x, y = clouds(90, seed=3)
+    x = x + np.random.default_rng(0).normal(0, 2, x.shape)  # classes that overlap
+    fresh, _ = clouds(300, seed=1)
+    machine = GridSearchCV(
+        LinearSVC(dual="auto", max_iter=10_000, random_state=0),
+        {"C": [0.01, 0.1, 1, 10]},
+        scoring="accuracy",
+        cv=5,
+    )
+    order = np.random.default_rng(0).permutation(90)
+    by_class = np.concatenate([order[y[order] == c] for c in range(3)])  # folds are of these rows
+    scale = np.sqrt(x.var(axis=0).sum())
+    machine.fit((x - x.mean(axis=0))[by_class] / scale, y[by_class])
+    probe = linear_svm().fit(x, y)
+    assert machine.best_params_["C"] == probe.classifier.C
+    expected = machine.predict((fresh - x.mean(axis=0)) / scale)
+    assert (probe.predict(fresh) == expected).mean() > 0.99
+    assert len(probe.classifier.coef_) == 3, "one machine a class, against all others"
 
 
 def test_raw_pixels_of_bytes_and_of_floats_agree():

@@ -76,10 +76,10 @@ def bernoulli(s: Tensor, total: Tensor) -> Tensor:
 
 def world(module: DBNModule) -> World:
     """Return the exact log p(v), and the exact bound of it, summed state by state."""
-    v, h = states(4), states(module.levels[0].out_features)
+    v, h = states(4), states(module.stack[0].out_features)
     prior = log_p(module.top, h)
     joint = bernoulli(v, module.downward(0, h)).T + prior  # (v, h)
-    log_q = bernoulli(h, module.levels[0](v))
+    log_q = bernoulli(h, module.stack[0](v))
     return World(joint.logsumexp(dim=1), (log_q.exp() * (joint - log_q)).sum(dim=1))
 
 
@@ -125,7 +125,7 @@ def test_a_layer_turned_over_leaves_the_likelihood_as_it_was_and_the_bound_tight
     module = tiny(3, 4)
     module.turn_over(1)
     found = world(module)
-    expected = log_p(module.levels[0].machine, states(4))
+    expected = log_p(module.stack[0].machine, states(4))
     torch.testing.assert_close(found.log_p, expected)
     torch.testing.assert_close(found.bound, expected)
 
@@ -135,7 +135,7 @@ def test_exact_training_of_a_layer_turned_over_never_lowers_the_bound():
     module.turn_over(1)
     share = torch.rand(16, generator=torch.Generator().manual_seed(1)).double().softmax(dim=0)
     share = (8 * share).softmax(dim=0)  # of each image in the data
-    parameters = list(module.levels[1].parameters())
+    parameters = list(module.stack[1].parameters())
     bounds = []
     for _ in range(100):
         found = world(module)
@@ -176,7 +176,7 @@ def test_the_bound_of_gaussian_pixels_is_that_of_their_density():
         means = module.downward(0, h) * module.pixels.deviation + module.pixels.mean
         density = torch.distributions.Normal(means, module.pixels.deviation.double())
         joint = density.log_prob(x).sum(dim=1) + log_p(module.top, h)
-        log_q = bernoulli(h, module.levels[0](module.pixels.states(as_images(x))))[0]
+        log_q = bernoulli(h, module.stack[0](module.pixels.states(as_images(x))))[0]
         expected = (log_q.exp() * (joint - log_q)).sum()
         torch.manual_seed(0)
         found = -module.free_energy(as_images(x.repeat(n, 1))) - log_z(module.top)
@@ -246,7 +246,7 @@ def test_images_are_rebuilt_by_means_up_and_down():
     module = tiny(3, 4, up_down=True)
     with torch.no_grad():
         v = states(4)
-        first, second = module.levels
+        first, second = module.stack
         assert module.generative is not None
         h = torch.sigmoid(second(torch.sigmoid(first(v))))
         s = torch.sigmoid(h @ second.weight + second.visible_bias)
@@ -272,7 +272,7 @@ def test_the_delta_rule_of_each_way_is_the_gradient_of_its_log_probability(kind:
     assert module.generative is not None
     loss = torch.zeros(()).double()
     for level, (s, above) in enumerate([(v, h1), (h1, h2)]):
-        mean = above @ module.generative.weights[level] + module.levels[level].visible_bias
+        mean = above @ module.generative.weights[level] + module.stack[level].visible_bias
         if kind == GAUSSIAN and level == 0:
             loss = loss - torch.distributions.Normal(mean, 1.0).log_prob(s).sum() / 16
         else:
@@ -280,19 +280,19 @@ def test_the_delta_rule_of_each_way_is_the_gradient_of_its_log_probability(kind:
     told, slopes = generative_slopes(module, chain, 16)
     assert [p for p, _ in slopes] == [
         module.generative.weights[0],
-        module.levels[0].visible_bias,
+        module.stack[0].visible_bias,
         module.generative.weights[1],
-        module.levels[1].visible_bias,
+        module.stack[1].visible_bias,
     ]
     assert_slopes(loss, slopes)
     torch.testing.assert_close(told, loss)
 
     loss = torch.zeros(()).double()
-    for layer, s, above in zip(module.levels, [v, h1], [h1, h2], strict=False):
+    for layer, s, above in zip(module.stack, [v, h1], [h1, h2], strict=False):
         total = s @ layer.weight.T + layer.bias
         loss = loss + F.binary_cross_entropy_with_logits(total, above, reduction="sum") / 16
     told, slopes = recognition_slopes(module, chain, 16)
-    ways = module.levels[:-1]
+    ways = module.stack[:-1]
     assert [p for p, _ in slopes] == [p for way in ways for p in (way.weight, way.bias)]
     assert_slopes(loss, slopes)
     torch.testing.assert_close(told, loss)
@@ -335,21 +335,21 @@ def test_the_way_down_is_the_way_up_until_up_down_parts_them():
     assert not bool(greedy.generative.untied)
     h = torch.rand(3, 8)
     tied = greedy.downward(0, h)
-    torch.testing.assert_close(tied, greedy.levels[0].visible_bias + h @ greedy.levels[0].weight)
+    torch.testing.assert_close(tied, greedy.stack[0].visible_bias + h @ greedy.stack[0].weight)
     greedy.untie()
     assert bool(greedy.generative.untied)
     for level in (0, 1):
-        layer = greedy.levels[level]
+        layer = greedy.stack[level]
         assert torch.equal(ways_down(greedy)[level], layer.weight)
-        assert torch.equal(layer.weight, plain.levels[level].weight)
+        assert torch.equal(layer.weight, plain.stack[level].weight)
         h = torch.rand(3, layer.out_features)
         expected = layer.visible_bias + h @ layer.weight
         for module in (greedy, plain):
             torch.testing.assert_close(module.downward(level, h), expected)
     parted = net_of(small("8fc-5fc-4fc", up_down_epochs=2).fit(images()))
     for level in (0, 1):
-        down, up = ways_down(parted)[level], parted.levels[level].weight
-        before = greedy.levels[level].weight
+        down, up = ways_down(parted)[level], parted.stack[level].weight
+        before = greedy.stack[level].weight
         assert not torch.equal(down, before)
         assert not torch.equal(up, before)
         assert not torch.equal(down, up)
@@ -424,7 +424,7 @@ def test_a_layer_begins_turned_over_only_where_its_sizes_and_units_allow_it():
         assert isinstance(module, DBNModule)
         for stage in stages:
             stage.prepare()
-        return module.levels
+        return module.stack
 
     first, second, third = begun(small("8fc-5fc-8fc"))
     assert not torch.equal(second.weight, first.weight.T[:5])
@@ -440,7 +440,7 @@ def test_labels_train_a_net_that_begins_as_the_layers_and_leave_the_layers_alone
     begun = net_of(small(stage_epochs={"fine-tuning": 0}).fit(images(), labels()))
     begun.transfer()
     assert begun.net is not None
-    for own, layer in zip(begun.net.linear, begun.levels, strict=True):
+    for own, layer in zip(begun.net.linear, begun.stack, strict=True):
         assert torch.equal(own.weight, layer.weight) and torch.equal(own.bias, layer.bias)
     x = torch.from_numpy(images())[:, None]
     without = net_of(small().fit(images()))
@@ -450,7 +450,7 @@ def test_labels_train_a_net_that_begins_as_the_layers_and_leave_the_layers_alone
     assert tuned.net is not None
     for name, value in tuned.layers.state_dict().items():
         assert torch.equal(value, begun.layers.state_dict()[name]), name
-    for own, layer in zip(tuned.net.linear, tuned.levels, strict=True):
+    for own, layer in zip(tuned.net.linear, tuned.stack, strict=True):
         assert not torch.equal(own.weight, layer.weight)
 
 

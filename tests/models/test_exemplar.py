@@ -34,7 +34,8 @@ def images(n: int = 40, c: int = 3, side: int = 16, seed: int = 0) -> np.ndarray
 
 def learner(**params: Any) -> Any:
     given: dict[str, Any] = {"patch": 8, "n_seeds": 12, "epochs": 2, "batch_size": 6}
-    return ExemplarCNN(NET, **{"random_state": 0} | given | params)
+    given |= {"random_state": 0} | params
+    return ExemplarCNN(NET, **given)
 
 
 def module(**params: Any) -> ExemplarModule:

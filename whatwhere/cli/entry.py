@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import whatwhere
-from whatwhere.cli import lists, training, using
+from whatwhere.cli import lists, probing, training, using
 from whatwhere.cli.words import MENDABLE, STOPPED, USERS_ERRORS, Ended, reason
 from whatwhere.core import InputError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 for command in (
     *(training.demo, training.fit, using.evaluate, using.predict, using.embed),
     *(using.reconstruct, using.denoise, using.complete, using.sample),
-    *(using.outliers, using.export),
+    *(using.outliers, using.export, probing.probe),
     *(training.compare, training.reproduce),
     *(lists.report, lists.models, lists.experiments),
 ):

@@ -43,6 +43,7 @@ class ProbeName(StrEnum):
 
     linear = "linear"
     knn = "knn"
+    linear_svm = "linear_svm"
     svm = "svm"
 
 

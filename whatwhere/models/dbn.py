@@ -22,7 +22,7 @@ Bengio, Lamblin, Popovici, Larochelle. Greedy layer-wise training of deep networ
 Salakhutdinov, Murray. On the quantitative analysis of deep belief networks. ICML 2008.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -177,21 +177,21 @@ class DBNModule(nn.Module):
             self.head = nn.Linear(sizes[-1], n_classes)
 
     @property
-    def levels(self) -> list[Layer]:
+    def stack(self) -> list[Layer]:
         """The layers, by their type."""
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     @property
     def top(self) -> Machine:
         """The restricted machine of the two topmost layers."""
-        return self.levels[-1].machine
+        return self.stack[-1].machine
 
     def turn_over(self, level: int) -> None:
         """Let a layer begin as the machine below it turned over, where it has the sizes for it.
 
         One that begun with the weights of another run is left as it is.
         """
-        layer, lower = self.levels[level], self.levels[level - 1]
+        layer, lower = self.stack[level], self.stack[level - 1]
         fits = isinstance(lower.below, Binary) and lower.in_features == layer.out_features
         with torch.no_grad():
             if fits and not bool(layer.begun):
@@ -204,7 +204,7 @@ class DBNModule(nn.Module):
         """Part the way down from the way up, if they are not yet: the same weights, twice."""
         if self.generative is not None and not bool(self.generative.untied):
             with torch.no_grad():
-                for weight, layer in zip(self.generative.weights, self.levels, strict=False):
+                for weight, layer in zip(self.generative.weights, self.stack, strict=False):
                     weight.copy_(layer.weight)
             self.generative.untied.fill_(True)
 
@@ -218,14 +218,14 @@ class DBNModule(nn.Module):
         assert self.net is not None
         if not bool(self.net.begun):
             with torch.no_grad():
-                for own, layer in zip(self.net.linear, self.levels, strict=True):
+                for own, layer in zip(self.net.linear, self.stack, strict=True):
                     own.weight.copy_(layer.weight)
                     own.bias.copy_(layer.bias)
         self.net.begun.fill_(1)
 
     def downward(self, level: int, above: Tensor) -> Tensor:
         """Return the total input of a layer's lower side from its upper one: b + Gᵀ h, (B, n)."""
-        layer = self.levels[level]
+        layer = self.stack[level]
         weight = layer.weight
         if self.generative is not None and level < len(self.layers) - 1:
             # Chosen on the device, for asking would wait for it.
@@ -235,7 +235,7 @@ class DBNModule(nn.Module):
     def ascend(self, v: Tensor, n: int) -> States:
         """Return v (B, n_0) and draws from q of the n layers upon it."""
         states = [v]
-        for layer in self.levels[:n]:
+        for layer in self.stack[:n]:
             states.append(layer.units.draw(layer.means(states[-1])))
         return states
 
@@ -243,7 +243,7 @@ class DBNModule(nn.Module):
         """Return draws, or means given means, of all below h_{L-1}, with it: v first."""
         states = [state]
         for level in reversed(range(len(self.layers) - 1)):
-            units = self.levels[level].below
+            units = self.stack[level].below
             mean = units.mean(self.downward(level, states[0]))
             states.insert(0, units.draw(mean) if drawn else mean)
         return states
@@ -259,7 +259,7 @@ class DBNModule(nn.Module):
 
     def _bound(self, v: Tensor) -> Tensor:
         s, found = v, v.new_zeros(len(v))
-        for level, layer in enumerate(self.levels[:-1]):
+        for level, layer in enumerate(self.stack[:-1]):
             means = layer.means(s)
             above = layer.units.draw(means)
             total = self.downward(level, above)
@@ -295,8 +295,18 @@ class DBNModule(nn.Module):
         v = self.pixels.states(x)
         return self._means(v) if self.net is None else self.net(v)
 
+    def levels(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the means of each layer, or of the net that names classes: level1, level2, ..."""
+        v, found = self.pixels.states(x), {}
+        steps: list[Callable[[Tensor], Tensor]] = [layer.means for layer in self.stack]
+        if self.net is not None:
+            steps = [nn.Sequential(own, nn.Sigmoid()) for own in self.net.linear]
+        for number, step in enumerate(steps, 1):
+            found[f"level{number}"] = v = step(v)
+        return found
+
     def _means(self, v: Tensor) -> Tensor:
-        for layer in self.levels:
+        for layer in self.stack:
             v = layer.means(v)
         return v
 
@@ -308,12 +318,12 @@ class DBNModule(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the images rebuilt by means up through all layers, and down again."""
         h = self._means(self.pixels.states(x))
-        state = self.levels[-1].below.mean(self.downward(len(self.layers) - 1, h))
+        state = self.stack[-1].below.mean(self.downward(len(self.layers) - 1, h))
         return self.pixels.images(self.descend(state, drawn=False)[0])
 
     def filters(self) -> Tensor | None:
         """Return the rows of the first layer's weights as images, (K, C, H, W)."""
-        return self.levels[0].weight.detach().view(-1, *self.pixels.shape)
+        return self.stack[0].weight.detach().view(-1, *self.pixels.shape)
 
     def begin(self, x: Tensor) -> States:
         """Return the top's state of chains begun at images x: draws from q."""
@@ -422,7 +432,7 @@ def generative_slopes(module: DBNModule, states: States, n: float) -> tuple[Tens
     loss, slopes = states[0].new_zeros(()), []
     weights = [] if module.generative is None else module.generative.weights
     for level, weight in enumerate(weights):
-        layer, s, above = module.levels[level], states[level], states[level + 1]
+        layer, s, above = module.stack[level], states[level], states[level + 1]
         total = module.downward(level, above)
         loss = loss + _surprise(layer.below, total, s)
         error = layer.below.mean(total) - s
@@ -434,7 +444,7 @@ def generative_slopes(module: DBNModule, states: States, n: float) -> tuple[Tens
 def recognition_slopes(module: DBNModule, states: States, n: float) -> tuple[Tensor, Slopes]:
     """Return -Σ_k log q(h_k | h_{k-1}), and its gradient by R and c; see `generative_slopes`."""
     loss, slopes = states[0].new_zeros(()), []
-    for layer, s, above in zip(module.levels[:-1], states, states[1:], strict=False):
+    for layer, s, above in zip(module.stack[:-1], states, states[1:], strict=False):
         total = layer(s)
         loss = loss + _surprise(layer.units, total, above)
         error = layer.units.mean(total) - above
@@ -586,10 +596,10 @@ class DBN(ImageClassifier):
     def stages(self, module: DBNModule, spec: Spec) -> list[Stage]:
         """Return a look at the pixels, a stage for each layer, up-down, and fine-tuning."""
         _, epochs, size = self.settle(spec)
-        stages = [pixel_stage(module.pixels, module.levels[0].visible_bias, size)]
+        stages = [pixel_stage(module.pixels, module.stack[0].visible_bias, size)]
         drawn = Drawn(module.pixels, binarize=self.binarize)
         share = GAUSSIAN_SHARE if module.pixels.kind == GAUSSIAN else 1.0
-        for level, layer in enumerate(module.levels):
+        for level, layer in enumerate(module.stack):
             with seeded(spec.seed, "chains", level):
                 gradient = LikelihoodGradient(
                     layer.machine,

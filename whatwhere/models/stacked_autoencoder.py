@@ -246,6 +246,10 @@ class StackedModule(nn.Module):
         """Return what the topmost layer gives, flat: (B, K)."""
         return self.mirror.encode(x)
 
+    def levels(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what each layer gives, lowest first: level1, level2, ..."""
+        return self.mirror.levels(x)
+
     def logits(self, x: Tensor) -> Tensor:
         """Return the class scores before the softmax, (B, n_classes)."""
         assert self.head is not None, "built without classes"

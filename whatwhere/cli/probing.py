@@ -1,0 +1,324 @@
+"""The command that judges features by one protocol, wherever they come from: probe."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whatwhere.cli.options import (
+    DataDir,
+    Fit,
+    FitOption,
+    ImageSize,
+    NoCache,
+    ProbeName,
+    TestFraction,
+)
+from whatwhere.cli.places import job_for, loaded, trained_on
+from whatwhere.cli.words import names, tell
+from whatwhere.core import InputError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from whatwhere.data.images import DataSet, Images
+    from whatwhere.evaluate.protocol import Labels, Record, Source
+
+EMBEDDINGS = ".npz"
+
+
+def probe(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Run folders, or .npz files of embeddings: x_train and x_test, a row of features "
+            "an image, y_train and y_test.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Images to judge runs on. Default: what they were fitted to."
+        ),
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N,...", help="How many labels are shown, balanced over the classes; or all."
+        ),
+    ] = "100,1000",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of so many labels.")] = 3,
+    judges: Annotated[
+        str,
+        typer.Option(
+            "--probes", metavar="A,B,...", help=f"Of {', '.join(one.value for one in ProbeName)}."
+        ),
+    ] = "linear,knn,linear_svm",
+    level: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|all", help="Which level of a run. Default: the top."),
+    ] = None,
+    pool: Annotated[
+        str,
+        typer.Option(metavar="none|quadrants|mean|max", help="What is left of a level's maps."),
+    ] = "none",
+    where: Annotated[
+        bool, typer.Option("--where", help="Tell the probes where each maximum was, too.")
+    ] = False,
+    fine_tune: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tune",
+            help="Also train nets on the labels: begun as the runs, and with random weights.",
+        ),
+    ] = False,
+    floors: Annotated[
+        bool,
+        typer.Option(help="Also judge raw pixels, principal components and random filters."),
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_dir: DataDir = None,
+    test_fraction: TestFraction = None,
+    image_size: ImageSize = None,
+    how: FitOption = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Judge features by simple classifiers on few labels, all sources on the same draws.
+
+    A row is a source and a probe, a column a number of labels. The first source is compared with
+    the others draw by draw.
+    """
+    from whatwhere.evaluate import protocol
+    from whatwhere.evaluate.features import POOLS, features
+    from whatwhere.experiments.table import told
+
+    if pool not in POOLS:
+        raise unknown("no way to pool is called", pool, POOLS)
+    numbers, probes = names(labels), names(judges)
+    protocol.check(numbers, probes)
+    runs = [path for path in sources if path.suffix.lower() != EMBEDDINGS]
+    read = None
+    if runs or data is not None:
+        read = _read(runs, data, data_dir, test_fraction, image_size, how, no_cache)
+    tables = {path: _table(path) for path in sources if path not in runs}
+    known = _labels(tables, read)
+    rows = protocol.needed(known, numbers, seeds)
+
+    def source_of(learner: Any, train: "Images", test: "Images") -> "Source":
+        asked: dict[str, Any] = {"level": level, "pool": pool, "where": where}
+        return protocol.Source(
+            features(learner, train.x, **asked), features(learner, test.x, **asked)
+        )
+
+    found: dict[str, Source] = {}
+    learners: dict[str, tuple[Any, Images, Images]] = {}
+    for path in sources:
+        if path in tables:
+            x_train, x_test = (tables[path][key] for key in ("x_train", "x_test"))
+            found[str(path)] = protocol.Source(x_train[rows], x_test)
+        else:
+            assert read is not None and read.test is not None
+            learners[str(path)] = _seen(path, read, rows)
+            found[str(path)] = source_of(*learners[str(path)])
+            tell(f"{path}: {found[str(path)].test.shape[1]:,} features an image")
+    if floors and read is not None:
+        assert read.test is not None
+        for name, floor in protocol.FLOORS.items():
+            made = floor(read.train.x, read.test.x, rows)
+            # By what judges the features, so that they compare; and by the usual machine.
+            found[name] = made._replace(probes=tuple(dict.fromkeys([*probes, *made.probes])))
+    if floors:
+        for name, learner, train, test in _random(learners):
+            found[name] = source_of(learner, train, test)
+    records = protocol.run(
+        found, known, numbers=numbers, draws=seeds, judges=probes, rows=rows, tell=tell
+    )
+    tuned: list[tuple[str, str]] = []
+    if fine_tune:
+        more, tuned = _fine_tuned(learners, known, numbers, seeds, rows)
+        records += more
+    table = protocol.table(records, [*_differences(records, list(found), probes), *tuned])
+    if as_json:
+        typer.echo(json.dumps({"n": int((known.test >= 0).sum()), "records": records} | table))
+        return
+    typer.echo(told(table))
+
+
+def _read(
+    runs: Sequence[Path],
+    data: str | None,
+    data_dir: Path | None,
+    test_fraction: float | None,
+    image_size: int | None,
+    how: Fit | None,
+    no_cache: bool,
+) -> "DataSet":
+    """Return the images that runs are judged on, with a test part."""
+    from whatwhere.experiments.fitting import told_of_skipped
+
+    if not runs:
+        raise InputError("--data says what runs are judged on, and there is none; leave it out")
+    if data is None and len(former := {trained_on(run) for run in runs}) > 1:
+        raise InputError(
+            f"the runs were fitted to different images ({', '.join(sorted(map(str, former)))}); "
+            "name those to judge them on, --data DATA"
+        )
+    job = job_for(
+        runs[0],
+        data,
+        data_dir=data_dir,
+        test_fraction=test_fraction,
+        image_size=image_size,
+        how=how,
+    )
+    read = job.load(not no_cache)
+    if read.test is None:
+        raise InputError(
+            f"{job.data} has no test part; name other --data, cut one off it with --test-fraction "
+            "F, or fit again with that"
+        )
+    for line in told_of_skipped(read.skipped):
+        tell(line)
+    return read
+
+
+def _table(path: Path) -> "dict[str, np.ndarray]":
+    """Return embeddings and labels out of a file."""
+    from whatwhere.data.sources import npz
+
+    arrays = npz.read_arrays(path)
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    if any(key not in arrays for key in keys):
+        raise InputError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}; embeddings are {', '.join(keys)}"
+        )
+    for key in ("x_train", "x_test"):
+        if arrays[key].ndim != 2:
+            raise InputError(
+                f"{key} of {path} has the shape {arrays[key].shape}; embeddings are (n, K), a row "
+                "an image: flatten each, or fit a learner to images"
+            )
+    for part in ("train", "test"):
+        n, n_labels = len(arrays[f"x_{part}"]), len(arrays[f"y_{part}"])
+        if n != n_labels:
+            raise InputError(
+                f"{path} has {n} rows of x_{part} and {n_labels} of y_{part}; give a label a row "
+                "(-1 for none)"
+            )
+    return arrays
+
+
+def _labels(tables: "dict[Path, dict[str, np.ndarray]]", read: "DataSet | None") -> "Labels":
+    """Return the labels that all sources share."""
+    from whatwhere.evaluate import protocol
+
+    shared = {
+        str(path): protocol.labels_of(arrays["y_train"].reshape(-1), arrays["y_test"].reshape(-1))
+        for path, arrays in tables.items()
+    }
+    if read is not None:
+        assert read.test is not None
+        own = protocol.Labels(read.train.y, read.test.y, read.train.classes)
+        shared = {read.name: own, **shared}
+
+    def called(labels: "Labels") -> list[list[str | None]]:
+        return [
+            [str(labels.classes[y]) if y >= 0 else None for y in part.tolist()]
+            for part in (labels.train, labels.test)
+        ]
+
+    (first, labels), *others = shared.items()
+    for name, theirs in others:
+        if called(theirs) != called(labels):
+            raise InputError(
+                f"{name} and {first} have other labels, or in another order; sources are judged on "
+                "the same images in the same order"
+            )
+    return labels
+
+
+def _seen(path: Path, read: "DataSet", rows: "np.ndarray") -> "tuple[Any, Images, Images]":
+    """Return the learner of a run, and the images of both parts as it sees them."""
+    from whatwhere.evaluate.features import as_seen
+    from whatwhere.learner import ImageClassifier
+
+    learner = loaded(path)
+    assert read.test is not None
+    if isinstance(learner, ImageClassifier) and len(learner.classes_):
+        tell(
+            f"{path} was itself fitted with {learner.spec_.n_labeled:,} labels: where a draw shows "
+            "others, its features know more than the probe"
+        )
+    if learner.image_shape_ != read.train.shape:
+        here, there = (" x ".join(map(str, s)) for s in (read.train.shape, learner.image_shape_))
+        tell(f"{path}: images of {here} are brought to the {there} that it was fitted to")
+    train, test = read.train.take(rows), read.test
+    return (
+        learner,
+        replace(train, x=as_seen(learner, train.x)),
+        replace(test, x=as_seen(learner, test.x)),
+    )
+
+
+def _random(
+    learners: "dict[str, tuple[Any, Images, Images]]",
+) -> "list[tuple[str, Any, Images, Images]]":
+    """Return each net among the learners with random filters, under a name, and its images."""
+    from whatwhere.evaluate import nets
+
+    found = {}
+    for learner, train, test in learners.values():
+        if nets.encoder_of(learner) is not None:
+            net = nets.random_filters(learner, train.x)
+            name = f"random filters {net.architecture}"
+            found.setdefault(name, (name, net, train, test))
+    return list(found.values())
+
+
+def _fine_tuned(
+    learners: "dict[str, tuple[Any, Images, Images]]",
+    known: "Labels",
+    numbers: Sequence[str],
+    seeds: int,
+    rows: "np.ndarray",
+) -> "tuple[list[Record], list[tuple[str, str]]]":
+    """Return records of nets that are trained on the labels, and which rows to compare."""
+    import numpy as np
+
+    from whatwhere.data.images import hide_labels
+    from whatwhere.evaluate import nets, protocol
+
+    records, compared = [], {}
+    for name, (learner, train, test) in learners.items():
+        if nets.encoder_of(learner) is None:
+            tell(f"{name} has no convolutional encoder to fine-tune; its features are judged alone")
+            continue
+        tuned, alone = f"{name}, fine-tuned", f"{nets.same_net(learner).architecture}, labels alone"
+        fresh = alone not in compared.values()
+        compared[tuned] = alone
+        for n in numbers:
+            for draw in protocol.draws_of(n, seeds):
+                tell(f"{tuned}, {n} labels, draw {draw + 1}")
+                at = np.searchsorted(rows, protocol.drawn(known, n, draw))
+                shown = hide_labels(train, at)
+                fits = {tuned: nets.fine_tuned} | ({alone: nets.labels_alone} if fresh else {})
+                for row, fit in fits.items():
+                    net = fit(learner, shown, seed=draw)
+                    predicted = nets.places(net, test)
+                    records.append(protocol.record(row, n, draw, known, predicted))
+    return records, list(compared.items())
+
+
+def _differences(
+    records: "Sequence[Record]", sources: Sequence[str], probes: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return the rows to compare: the first source with each other, by the same probe."""
+    from whatwhere.evaluate.protocol import row_of
+
+    there = {one["row"] for one in records}
+    pairs = [(row_of(sources[0], by), row_of(one, by)) for one in sources[1:] for by in probes]
+    return [pair for pair in pairs if there.issuperset(pair)]
