@@ -24,7 +24,7 @@ def digits(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
 def module(architecture: str = "4fc-3fc", n_classes: int = 0, scale: float = 0.7) -> DBMModule:
     """Return a machine of 2 x 3 pixels with weights of some size."""
     spec = Spec((1, 2, 3), n_samples=10, n_classes=n_classes, n_labeled=5, seed=1)
-    net = DBM(architecture).build(spec)
+    net = DBM(architecture, pretraining_epochs=1).build(spec)
     drawn = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -76,49 +76,68 @@ def test_with_one_hidden_layer_it_is_a_restricted_machine_and_nothing_is_a_bound
     assert abs(told[0] - log_z[0] - (told[1] - log_z[1])) < 0.5
 
 
-def test_annealing_finds_the_exact_sum_of_a_trained_machine():
+@pytest.mark.parametrize("pretraining_epochs", [0, 30])
+def test_annealing_finds_the_exact_sum_of_a_trained_machine(pretraining_epochs: int):
     from whatwhere.nn import annealing
 
     x, _ = digits()
-    net: Any = DBM("20fc-8fc", joint_epochs=30, random_state=0).fit(x).module_
+    settings: dict[str, Any] = {"pretraining_epochs": pretraining_epochs, "random_state": 0}
+    net: Any = DBM("20fc-8fc", joint_epochs=30, **settings).fit(x).module_
     truth = annealing.exact(net.machine).value
     torch.manual_seed(0)
     found = annealing.estimate(net.machine, net.pixels.base, schedule=annealing.SHORT)
     assert abs(found.value - truth) < 0.3
 
 
-def test_a_pair_counts_twice_what_the_whole_machine_gets_from_both_sides():
+def test_the_machines_input_to_a_layer_is_the_mean_of_what_both_of_its_pairs_give_it():
     net = module("4fc-3fc-2fc")
-    whole = net.machine
-    v = all_images()[:5].flatten(1)
-    lowest, middle, top = (net.pair(level) for level in range(3))
-    h1 = torch.rand(5, 4)
-    h2 = torch.rand(5, 3)
+    net.join()
+    whole, pairs = net.machine, [net.pair(level) for level in range(3)]
+    v, h1, h2, h3 = (torch.rand(5, units.size) for units in whole.units)
     torch.testing.assert_close(
-        lowest.input(1, [v, h1]), 2 * v @ whole.weights[0].T + whole.biases[1]
-    )
-    torch.testing.assert_close(lowest.input(0, [v, h1]), h1 @ whole.weights[0] + whole.biases[0])
-    torch.testing.assert_close(
-        middle.input(1, [h1, h2]), 2 * h1 @ whole.weights[1].T + whole.biases[2]
+        whole.input(1, [v, h1, h2, h3]),
+        (pairs[0].input(1, [v, h1]) + pairs[1].input(0, [h1, h2])) / 2,
     )
     torch.testing.assert_close(
-        middle.input(0, [h1, h2]), 2 * h2 @ whole.weights[1] + whole.biases[1]
+        whole.input(2, [v, h1, h2, h3]),
+        (pairs[1].input(1, [h1, h2]) + pairs[2].input(0, [h2, h3])) / 2,
     )
-    h3 = torch.rand(5, 2)
-    torch.testing.assert_close(top.input(1, [h2, h3]), h2 @ whole.weights[2].T + whole.biases[3])
-    torch.testing.assert_close(top.input(0, [h2, h3]), 2 * h3 @ whole.weights[2] + whole.biases[2])
+    # What has a neighbor on one side alone sees nothing twice.
+    torch.testing.assert_close(whole.input(0, [v, h1, h2, h3]), pairs[0].input(0, [v, h1]))
+    torch.testing.assert_close(whole.input(3, [v, h1, h2, h3]), pairs[2].input(1, [h2, h3]))
 
 
-def test_pairs_are_views_of_the_machines_own_parameters():
+def test_pairs_begin_with_the_machines_biases_and_joining_gives_them_back():
+    net = module("4fc-3fc")
+    before = [bias.detach().clone() for bias in net.machine.biases]
+    net.part()
+    assert torch.equal(net.pair(0).biases[1], before[1])
+    assert torch.equal(net.pair(1).biases[0], before[1])
+    net.join()
+    assert all(map(torch.equal, net.machine.biases, before))
+
+
+def test_pairs_are_views_of_the_machines_own_weights():
     net = module("4fc-3fc")
     assert net.pair(0).weights[0] is net.machine.weights[0]
-    assert net.pair(0).biases[1] is net.pair(1).biases[0] is net.machine.biases[1]
+    assert net.pair(0).biases[0] is net.machine.biases[0]
+    assert net.pair(1).biases[1] is net.machine.biases[2]
+
+
+def test_after_each_step_of_a_pair_the_machine_is_that_of_all_pairs():
+    x, _ = digits(100)
+    settings: dict[str, Any] = {"pretraining_epochs": 2, "random_state": 0}
+    model = DBM("9fc-5fc", stage_epochs={"joint": 0}, **settings).fit(x)
+    net: Any = model.module_
+    (between,), bias = net.between, net.hidden[0].bias
+    assert not torch.equal(between.lower, between.upper)
+    torch.testing.assert_close(bias, (between.lower + between.upper) / 2)
 
 
 def test_a_pair_is_shown_the_means_of_the_pair_below_it():
     net = module("4fc-3fc")
     v = all_images()[:5].flatten(1)
-    total = 2 * v @ net.machine.weights[0].T + net.machine.biases[1]
+    total = 2 * v @ net.machine.weights[0].T + net.pair(0).biases[1]
     torch.testing.assert_close(net.below(1, v), torch.sigmoid(total))
 
 
@@ -212,4 +231,20 @@ def test_the_updates_of_the_machine_name_its_parameters_and_no_others():
     assert isinstance(pair, GradientUpdate)
     named = {id(p) for part in pair.parts for p in part.parameters()}
     assert isinstance(net, DBMModule)
-    assert named == {id(net.visible_bias), *map(id, net.hidden[0].parameters())}
+    lowest = net.pair(0)
+    assert named == {id(parameter) for parameter in (*lowest.weights, *lowest.biases)}
+    assert id(net.visible_bias) in named and id(net.hidden[0].bias) not in named
+
+
+def test_momentum_is_raised_after_five_epochs_of_each_stage():
+    spec = Spec((1, 2, 3), n_samples=20, n_classes=0, n_labeled=0)
+    settings: dict[str, Any] = {"pretraining_epochs": 10, "joint_epochs": 20}
+    _, stages = DBM("4fc-3fc", momentum=0.9, **settings).plan(spec)
+    for stage, until in zip(stages[1:], (0.5, 0.5, 0.25), strict=True):
+        (update,) = stage.updates
+        assert isinstance(update, GradientUpdate) and update.momentum is not None
+        assert update.momentum(until - 0.01) == 0.5
+        assert update.momentum(until) == 0.9
+    _, stages = DBM("4fc-3fc", momentum=0.4, **settings).plan(spec)
+    (update,) = stages[-1].updates
+    assert isinstance(update, GradientUpdate) and update.momentum is None

@@ -121,3 +121,21 @@ def test_the_interval_is_three_errors_of_the_mean_of_weights():
     shifted = annealing.spread(logs + 1000)
     assert shifted[0] == pytest.approx(value + 1000)
     assert annealing.spread(torch.tensor([0.0, 50.0], dtype=torch.float64))[1] == float("-inf")
+
+
+def test_an_estimate_ruled_by_few_chains_says_that_it_is_likely_too_small():
+    torch.manual_seed(0)
+    one = machine(Binary(40), Binary(14), scale=2.0)
+    truth = annealing.exact(one).value
+    few = annealing.estimate(one, schedule=((0.0, 1.0, 3),), n_chains=50)
+    many = annealing.estimate(one, schedule=((0.0, 1.0, 2000),), n_chains=50)
+    assert few.low == float("-inf") and few.value < truth - 3
+    assert "too few" in few.how and "likely larger" in few.how
+    assert many.how == "annealed importance sampling, 50 chains, 2,000 temperatures"
+    assert many.low < truth < many.high
+
+
+@pytest.mark.parametrize(("weights", "n"), [([3.0] * 7, 7.0), ([0.0, 99.0], 1.0), ([0.0] * 3, 3.0)])
+def test_equal_weights_count_fully_and_a_single_large_one_alone(weights: list[float], n: float):
+    logs = torch.tensor(weights, dtype=torch.float64) + 1000
+    assert annealing.effective(logs) == pytest.approx(n)

@@ -174,11 +174,16 @@ def test_the_centered_slope_is_that_of_the_centered_machine(units: tuple[Units, 
         torch.testing.assert_close(found[id(bias)], slope.detach())
 
 
-def test_the_centered_slope_does_not_care_whether_a_unit_is_called_1_or_0(monkeypatch: Any):
+@pytest.mark.parametrize(("up", "down"), [(1.0, 1.0), (2.0, 1.0), (2.0, 2.0)])
+def test_the_centered_slope_does_not_care_whether_a_unit_is_called_1_or_0(
+    monkeypatch: Any, up: float, down: float
+):
+    """Nor does that of a pair, which sees its input twice: a step has the same effect."""
     one, data, fantasy = rbm(), batch(8, 4), batch(5, 4, seed=2)
     (weight,), (b, c) = one.weights, one.biases
-    turned = [nn.Parameter(p.detach().clone()) for p in (-weight, -b, c + weight.sum(1))]
-    other = Machine(one.units, turned[1:], turned[:1])
+    one = Machine(one.units, one.biases, one.weights, (up,), (down,))
+    turned = [nn.Parameter(p.detach().clone()) for p in (-weight, -b, c + up * weight.sum(1))]
+    other = Machine(one.units, turned[1:], turned[:1], (up,), (down,))
     found = []
     for world, flip in ((one, lambda x: x), (other, lambda x: 1 - x)):
         gradient = rule(world, PCD, n_chains=5, centered=True)
@@ -186,8 +191,10 @@ def test_the_centered_slope_does_not_care_whether_a_unit_is_called_1_or_0(monkey
         monkeypatch.setattr(gradient, "of_machine", lambda _, own=own: own)
         slopes = slopes_of(world, gradient, data._replace(x=flip(data.x)))
         found.append([slopes[id(p)] for p in (*world.weights, *world.biases)])
-    torch.testing.assert_close(found[0][0], -found[1][0])
-    torch.testing.assert_close(found[0][1], -found[1][1])
+    (weight, b, c), (turned_weight, turned_b, turned_c) = found
+    torch.testing.assert_close(weight, -turned_weight)
+    torch.testing.assert_close(b, -turned_b)
+    torch.testing.assert_close(c + up * weight.sum(1), turned_c)
 
 
 def test_fast_weights_follow_the_slope_and_fade():

@@ -42,6 +42,7 @@ from whatwhere.models.rbm import (
     log_partition,
     look,
     pixel_stage,
+    raised,
     walk,
 )
 from whatwhere.nn.architecture import parse_dense
@@ -91,6 +92,25 @@ class FedForward(nn.Module):
         return torch.sigmoid(total)
 
 
+class Between(nn.Module):
+    """The biases of a hidden layer in the two pairs that share it, while these are trained.
+
+    Parameters
+    ----------
+    size : int
+
+    Attributes
+    ----------
+    lower, upper : Parameter (size,)
+        In the pair with the layer below, and in that with the layer above.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.lower = nn.Parameter(torch.zeros(size))
+        self.upper = nn.Parameter(torch.zeros(size))
+
+
 class DBMModule(nn.Module):
     """The machine, and a net for classes where there are some.
 
@@ -101,17 +121,23 @@ class DBMModule(nn.Module):
         Of the hidden layers, bottom first.
     n_classes : int
         0 leaves the net out.
+    pairs : bool
+        Whether it can be trained by pairs.
 
     Attributes
     ----------
     hidden : ModuleList of Linear
         W_l (n_l, n_{l-1}) and c_l (n_l,).
     visible_bias : Parameter (n_0,)
+    between : ModuleList of Between, or None
+        Of all hidden layers but the topmost, where there are pairs.
     net : ModuleList of FedForward, or None
     head : Linear or None
     """
 
-    def __init__(self, pixels: Pixels, sizes: list[int], n_classes: int = 0) -> None:
+    def __init__(
+        self, pixels: Pixels, sizes: list[int], n_classes: int = 0, *, pairs: bool = False
+    ) -> None:
         super().__init__()
         self.pixels = pixels
         widths = [pixels.units.size, *sizes]
@@ -122,6 +148,7 @@ class DBMModule(nn.Module):
         for layer in self._layers:
             nn.init.normal_(layer.weight, std=DEVIATION)
             nn.init.zeros_(layer.bias)
+        self.between = nn.ModuleList(map(Between, sizes[:-1])) if pairs else None
         self.net, self.head = None, None
         if n_classes:
             above = [*sizes[1:], 0]
@@ -132,6 +159,11 @@ class DBMModule(nn.Module):
     @property
     def _layers(self) -> list[nn.Linear]:
         return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
+
+    @property
+    def _between(self) -> list[Between]:
+        assert self.between is not None, "built without pairs"
+        return [own for own in self.between if isinstance(own, Between)]
 
     @property
     def is_bound(self) -> bool:
@@ -149,14 +181,32 @@ class DBMModule(nn.Module):
         """Return hidden layer `level`, from 0, with what is below it, as a machine of its own.
 
         What a layer gets from the other side in the whole machine is not there, and what comes from
-        within the pair stands for it: it counts twice.
+        within the pair stands for it: it counts twice. So does half of the layer's bias, and each
+        of the two pairs that share a layer finds the half that suits it; see `join`.
         """
-        whole, top = self.machine, level + 1 == len(self.hidden)
-        both = slice(level, level + 2)
+        whole, top, own = self.machine, level + 1 == len(self.hidden), self._between
+        low = own[level - 1].upper if level else self.visible_bias
+        high = self._layers[level].bias if top else own[level].lower
         up, down = 1.0 if top else 2.0, 2.0 if level else 1.0
-        return Machine(
-            whole.units[both], whole.biases[both], [whole.weights[level]], (up,), (down,)
-        )
+        units = whole.units[level : level + 2]
+        return Machine(units, (low, high), [whole.weights[level]], (up,), (down,))
+
+    def part(self) -> None:
+        """Let the pairs begin with the machine's biases."""
+        with torch.no_grad():
+            for own, layer in zip(self._between, self._layers, strict=False):
+                own.lower.copy_(layer.bias)
+                own.upper.copy_(layer.bias)
+
+    def join(self) -> None:
+        """Give the machine the biases of the pairs, where two share a layer their mean.
+
+        The input of such a layer is then the mean of what it gets in the two pairs (Salakhutdinov
+        and Hinton 2009, who add up the halves).
+        """
+        with torch.no_grad():
+            for own, layer in zip(self._between, self._layers, strict=False):
+                layer.bias.copy_((own.lower + own.upper) / 2)
 
     def below(self, level: int, v: Tensor) -> Tensor:
         """Return what pair `level` looks at: states v (B, n_0), up through the pairs below it."""
@@ -303,7 +353,7 @@ class DBM(ImageClassifier):
     sparsity_target, sparsity_cost : float
         As for `RBM`, of all hidden layers.
     momentum, weight_decay : float
-        Of pairs and machine; λ of λ/2 Σ W².
+        Of pairs and machine: as for `RBM`; λ of λ/2 Σ W².
     epochs : int
         Of fine-tuning; an epoch is one pass over the labeled images, or as many as 100 batches
         need.
@@ -395,7 +445,11 @@ class DBM(ImageClassifier):
         """Return the machine and the net, their weights drawn from a key of their own."""
         pixels = Pixels(self.settle(spec).visible, spec.shape, self.levels)
         with seeded(spec.seed, "dbm"):
-            return DBMModule(pixels, parse_dense(self.architecture, spec.n_classes), spec.n_classes)
+            sizes, pairs = (
+                parse_dense(self.architecture, spec.n_classes),
+                self.pretraining_epochs > 0,
+            )
+            return DBMModule(pixels, sizes, spec.n_classes, pairs=pairs)
 
     def stages(self, module: DBMModule, spec: Spec) -> list[Stage]:
         """Return a look at the pixels, the pairs, the whole machine, and the net for classes."""
@@ -406,19 +460,30 @@ class DBM(ImageClassifier):
         stages = [pixel_stage(module.pixels, module.visible_bias, settled.batch_size)]
         for level in range(len(module.hidden) if self.pretraining_epochs else 0):
             rate = self.pretraining_rate * slow
-            update = self._likelihood(module, module.pair(level), CD, rate, spec)
-            name, epochs = f"pair{level + 1}", self.pretraining_epochs
-            view = BelowPair(module, level, drawn)
-            stages.append(Stage(name, [update], epochs, settled.batch_size, view))
+            epochs = self.pretraining_epochs
+            update = self._likelihood(module, module.pair(level), CD, rate, epochs, spec)
+            update.constraint = module.join
+            stage = Stage(f"pair{level + 1}", [update], epochs, settled.batch_size)
+            stage.view = BelowPair(module, level, drawn)
+            if level == 0:
+                stage.prepare = module.part
+            stages.append(stage)
         rate = self.joint_rate * slow
-        update = self._likelihood(module, module.machine, PCD, rate, spec)
-        stages.append(Stage("joint", [update], settled.joint_epochs, settled.batch_size, drawn))
+        epochs = settled.joint_epochs
+        update = self._likelihood(module, module.machine, PCD, rate, epochs, spec)
+        stages.append(Stage("joint", [update], epochs, settled.batch_size, drawn))
         if module.net is not None and module.head is not None:
             stages.append(self._fine_tuning(module, [module.net, module.head], spec))
         return stages
 
     def _likelihood(
-        self, module: DBMModule, machine: Machine, negative: str, rate: float, spec: Spec
+        self,
+        module: DBMModule,
+        machine: Machine,
+        negative: str,
+        rate: float,
+        epochs: int,
+        spec: Spec,
     ) -> StatisticsUpdate:
         cost = self.sparsity_cost
         rule = Sparsity(self.sparsity_target, cost) if cost else None
@@ -435,9 +500,11 @@ class DBM(ImageClassifier):
         settings = {"learning_rate": rate, "momentum": self.momentum}
         optimizer: Callable[..., Any] = partial(descent, **settings, weight_decay=self.weight_decay)
         parts = [Parameters(machine)]
-        return StatisticsUpdate(
+        update = StatisticsUpdate(
             module, gradient, optimizer, parts, schedule=LinearDecay(), name="likelihood"
         )
+        update.momentum = raised(self.momentum, epochs)
+        return update
 
     def _fine_tuning(self, module: DBMModule, parts: list[nn.Module], spec: Spec) -> Stage:
         weights = row_weights(self.class_weight, self._known_classes(), spec.class_counts)

@@ -194,6 +194,9 @@ def estimate(
 ) -> LogPartition:
     """Return log Z by annealed importance sampling, with an interval of ±3 standard errors.
 
+    Where no lower end is known, a few chains outweigh all others: then `how` says that the estimate
+    is likely too small, for what it misses are chains with still larger weights.
+
     Parameters
     ----------
     machine : Machine
@@ -212,6 +215,8 @@ def estimate(
         reverse = log_base - spread(back)[0]
     n = sum(count for _, _, count in schedule)
     how = f"annealed importance sampling, {n_chains:,} chains, {n:,} temperatures"
+    if low == float("-inf"):
+        how += f", too few: {effective(weights):.1f} chains decide, and log Z is likely larger"
     return LogPartition(log_base + value, log_base + low, log_base + high, how, reverse)
 
 
@@ -226,3 +231,8 @@ def spread(weights: Tensor) -> tuple[float, float, float]:
     error = SIGMAS * float(scaled.std()) / sqrt(n) if n > 1 else float("inf")
     low = log(mean - error) + top if mean > error else float("-inf")
     return log(mean) + top, low, log(mean + error) + top
+
+
+def effective(weights: Tensor) -> float:
+    """Return how many equal weights would tell as much: (Σ w)² / Σ w², of their logarithms."""
+    return float((2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)).exp())

@@ -287,9 +287,14 @@ class LikelihoodGradient(nn.Module):
             slope.addr_(offsets[high], biases[low], alpha=-1)
             slope.addr_(biases[high], offsets[low], alpha=-1)
         changes = [bias.clone() for bias in biases]
+        up, down = (
+            self.machine.up or [1.0] * len(weights),
+            self.machine.down or [1.0] * len(weights),
+        )
         for slope, (low, high) in zip(weights, pairwise(range(len(biases))), strict=True):
-            changes[low] -= slope.T @ offsets[high]
-            changes[high] -= slope @ offsets[low]
+            # What moves with the weights is the input, and a pair sees some of it twice.
+            changes[low] -= down[low] * (slope.T @ offsets[high])
+            changes[high] -= up[low] * (slope @ offsets[low])
         for bias, change in zip(biases, changes, strict=True):
             bias.copy_(change)
 
