@@ -138,6 +138,15 @@ def test_a_card_of_a_run_without_labels_or_test_leaves_out_what_is_not_known(col
     assert "predict" not in said.content
 
 
+def test_a_card_tells_a_likelihood_with_how_it_was_found(learner):
+    found = {"n": 1000, "log_likelihood": -99.928, "log_likelihood_how": "log Z = 4.2 (exact)"}
+    said: Any = card(learner.describe(), found, repo_id="someone/it")
+    (row,) = [line for line in said.content.splitlines() if "likelihood" in line]
+    assert row == (
+        "| Log-likelihood | -99.93 nats an image, the mean over 1,000 images; log Z = 4.2 (exact) |"
+    )
+
+
 def test_names_cannot_break_the_card(learner):
     config = learner.describe() | {"data": {"name": "a|b\n# {{ c }} <i>"}}
     said: Any = card(config, {"n": 1, "accuracy": 1.0, "error": 0.0}, repo_id="someone/it")

@@ -1,3 +1,4 @@
+import atexit
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ EXACT = ("one_player", "several_players", "labels", "lbfgs", "chains", "closed_f
 IMAGES = ("swwae", "swwae_unlabeled", "swwae_without_decoder")
 FOLDED = ("sparse", "sparse_rule", "stacked")
 WHITE = ("whitening", "whitening_contrast")
+MACHINES = ("rbm", "dbm", "dbm_pairs", "dbn", "dbn_up_down")
 NOT_COMPARED = ("stage", "seconds", "images_per_second", "waiting")
 FIT = ("fit", "digits", "--labels", "50", "--device", "cpu", "--set", "architecture=(4)3c-2p")
 
@@ -127,7 +129,7 @@ def test_with_batch_norm_and_dropout_processes_still_end_in_the_same_net(made):
     assert 0 < distance(one[name]["state"], first[name]["state"]) < 1
 
 
-@pytest.mark.parametrize("name", ["rbm", "dbm"])
+@pytest.mark.parametrize("name", MACHINES)
 def test_machines_whose_chains_are_shared_out_end_alike_in_all_processes(made, name: str):
     one, (first, second) = made
     assert distance(second[name]["state"], first[name]["state"]) == 0
@@ -220,6 +222,16 @@ def test_a_refusal_ends_all_processes_with_one_line(tmp_path: Path):
     assert line.startswith("whatwhere: ") and "is not empty" in line
     _, stderr = finish(command(*FIT, "--out", tmp_path, by=TORCHRUN), 1)  # torchrun's own code
     assert stderr.count("whatwhere: ") == 1 and "is not empty" in stderr
+
+
+def break_at_the_end(stop: Any) -> None:
+    atexit.register(os.abort)  # as a thread does that outlives the interpreter
+    print("done", end="")
+
+
+def test_how_an_interpreter_is_taken_down_does_not_matter_once_the_work_is_done(capfd):
+    starting.start(Machine(device="cpu", devices=2), break_at_the_end)
+    assert capfd.readouterr().out == "donedone"
 
 
 def started_by(process: int) -> list[int]:

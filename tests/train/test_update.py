@@ -351,3 +351,9 @@ def test_the_norm_of_a_step_is_that_of_the_gradient(fabric):
     update.start(fabric)
     update.step(batch(), 0.0)
     assert vector.w.norm().item() == pytest.approx(sqrt(3))
+
+
+def test_a_part_that_is_a_view_is_told_by_the_layers_and_parameters_that_it_moves(pair):
+    view = nn.ParameterList([*pair.first.parameters(), pair.second.bias])
+    update = GradientUpdate(pair, down, sgd(lr=0.1), parts=[view], schedule=LinearDecay())
+    assert str(update) == ("loss: SGD (lr 0.1) on first, second.bias; schedule linearly to 0")

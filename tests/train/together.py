@@ -18,6 +18,7 @@ from whatwhere.core import Batch, Terms, joint_count
 from whatwhere.experiments.job import Machine
 from whatwhere.experiments.starting import start
 from whatwhere.models.dbm import DBM
+from whatwhere.models.dbn import DBN
 from whatwhere.models.rbm import RBM
 from whatwhere.models.sparse_autoencoder import SparseAutoencoder
 from whatwhere.models.stacked_autoencoder import StackedAutoencoder
@@ -244,6 +245,11 @@ def train_all(folder: Path, n: int, stop: Any = None) -> None:
     made["stacked"] = features(StackedAutoencoder("9fc-5fc", level=0.0), Trainer(fabric))
     made["rbm"] = features(RBM(9, n_chains=21), Trainer(fabric))
     made["dbm"] = features(DBM("9fc-5fc", joint_epochs=2, n_chains=21), Trainer(fabric))
+    pairs = DBM("9fc-5fc", pretraining_epochs=2, joint_epochs=2, n_chains=21)
+    made["dbm_pairs"] = features(pairs, Trainer(fabric))
+    deep: Made = {"pretraining_epochs": 2, "n_chains": 21}
+    made["dbn"] = features(DBN("9fc-5fc", **deep), Trainer(fabric))
+    made["dbn_up_down"] = features(DBN("9fc-5fc", up_down_epochs=2, **deep), Trainer(fabric))
     made["whitening"] = whitening(Trainer(fabric))
     made["whitening_contrast"] = whitening(Trainer(fabric), contrast=5.0)
     for name in STOPPED:

@@ -184,6 +184,12 @@ def _facts(config: dict[str, Any], evaluation: dict[str, Any], data: str) -> dic
         facts["Reconstruction error"] = (
             f"{evaluation['reconstruction_mse']:.5f}, the mean square a pixel in [0, 1]"
         )
+    if evaluation.get("log_likelihood") is not None:
+        how = evaluation.get("log_likelihood_how")
+        facts["Log-likelihood"] = (
+            f"{evaluation['log_likelihood']:.2f} nats an image, the mean over "
+            f"{evaluation['n']:,} images" + (f"; {how}" if how else "")
+        )
     return facts
 
 

@@ -264,8 +264,7 @@ class GradientUpdate:
     def __str__(self) -> str:
         """Say who moves and by what rule, for the stage table."""
         rule = getattr(self.optimizer, "func", self.optimizer)
-        names = {id(module): name for name, module in self.module.named_modules()}
-        who = ", ".join(names.get(id(part), type(part).__name__) for part in self.parts) or "all"
+        who = ", ".join(name for part in self.parts for name in self._names(part)) or "all"
         settings = getattr(self.optimizer, "keywords", {})
         told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if value)
         extras = [f"schedule {self.schedule}"] if self.schedule else []
@@ -274,6 +273,21 @@ class GradientUpdate:
         extras += [f"weights averaged ({self.average:g})"] if self.average else []
         move = f"{self.name}: {getattr(rule, '__name__', rule)} ({told}) on {who}"
         return "; ".join([move, *extras])
+
+    def _names(self, part: nn.Module) -> Iterator[str]:
+        """Say which part of the module that is, or which of its layers and parameters it views."""
+        own = {id(parameter) for parameter in part.parameters()}
+        for name, module in self.module.named_modules():
+            if module is part:
+                yield name
+                return
+        for name, module in self.module.named_modules():
+            here = dict(module.named_parameters(recurse=False))
+            moved = [key for key, parameter in here.items() if id(parameter) in own]
+            if name and moved and len(moved) == len(here):
+                yield name
+            else:
+                yield from (f"{name}.{key}".lstrip(".") for key in moved)
 
 
 @dataclass
@@ -322,6 +336,8 @@ class LinearDecay:
 
     def __str__(self) -> str:
         """Say the rule."""
+        if not self.start:
+            return "linearly to 0"
         return f"constant, then linearly to 0 from {self.start:.0%} of the stage"
 
 
