@@ -79,11 +79,15 @@ def test_the_state_follows_from_what_lies_in_the_folder(folders):
 
     broken = folders.metrics([folders.stage("joint", 2)])
     broken[-1]["loss/nll"] = float("nan")
+    machine = [{"stage": "joint", "epoch": 0, "likelihood/gap": float("inf")}]
+    judged = [{"stage": "joint", "epoch": 0, "loss/nll": 1.0, "validation/nll": float("inf")}]
     assert state("whole") == "finished"
     assert state("unmeasured", evaluation={}) == "finished"
     assert state("stopped", evaluation={}, checkpoint=True) == "unfinished"
     assert state("killed", evaluation={}, weights=False) == "unfinished"
     assert state("diverged", evaluation={}, metrics=broken, checkpoint=True) == "diverged"
+    assert state("machine", evaluation={}, metrics=machine, checkpoint=True) == "diverged"
+    assert state("judged", evaluation={}, metrics=judged, checkpoint=True) == "unfinished"
 
 
 @pytest.mark.parametrize(

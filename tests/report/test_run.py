@@ -356,7 +356,7 @@ def likely(folders, ends, how=HOW):
         (
             [612.77, None, 612.96, None],
             HOW + "; a lower bound",
-            "±3 standard errors of it: −95.5 to no end; a lower bound",
+            "log Z is hardly known, and likely larger: the likelihood likely lower; a lower bound",
         ),
         ([612.77, 612.77, 612.77, None], "log Z = 612.77 (exact)", "an image; log Z is exact"),
         (None, "odd", "−95.3 nats an image labels"),
@@ -385,6 +385,22 @@ def test_a_gap_that_grows_is_said_to_mean_over_fitting(folders, page):
         "over-fitting"
     ) in text
     assert "validation: free energy -300 → -303 nats; log Z moves too" in text
+
+
+def test_terms_that_are_no_part_of_a_loss_are_shown_and_told_apart(folders, page):
+    lines = [
+        {"stage": "likelihood", "epoch": k, "likelihood/gap": 9.0 - 3 * k, "likelihood/active": 0.5}
+        for k in range(4)
+    ]
+    stages = [folders.stage("likelihood", 4)]
+    config = folders.config() | {"stages": stages}
+    text = page(render(folders.run(config=config, metrics=lines, pictures=False))).text
+    assert (
+        "likelihood: gap 9 → 0 nats from the energy of its own states to that of images; "
+        "0 where they fit"
+    ) in text
+    assert "likelihood: active 0.5 → 0.5 of the hidden units are on, on average" in text
+    assert "the loss is the sum" not in text
 
 
 def test_a_run_that_draws_images_is_offered_for_that(folders, page):

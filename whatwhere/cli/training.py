@@ -77,6 +77,15 @@ def fit(
             help="Begin with the weights of this run, and with its settings where none are given.",
         ),
     ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            "--online-probe",
+            metavar="N|all",
+            help="After each epoch fit simple classifiers to the features of so many labeled "
+            "images, which training does not know of, and judge them on those of --validation.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New run folder. Default: runs/DATA-MODEL-K.")
     ] = None,
@@ -115,6 +124,7 @@ def fit(
         labels=shown,
         label_seed=label_seed,
         validation=validation,
+        probe=probe,
         settings=read_settings(settings, epochs),
         seed=seed,
         data_dir=data_folder(str(data), data_dir),

@@ -17,7 +17,7 @@ from whatwhere.experiments.stopping import stoppable
 
 if TYPE_CHECKING:
     from whatwhere.learner import Learner, Spec
-    from whatwhere.train.trainer import Watcher
+    from whatwhere.train.trainer import Monitor, Watcher
 
 Tell = Callable[[str], None]
 Stop = Callable[[], bool]
@@ -201,6 +201,7 @@ def _train(
     start: "Learner | None",
     stop: Stop | None,
 ) -> "Learner":
+    from whatwhere.evaluate.growing import Growing
     from whatwhere.train import checkpoint
     from whatwhere.train.progress import MetricsFile
     from whatwhere.train.trainer import Interrupted, Trainer
@@ -209,21 +210,36 @@ def _train(
         lambda records: runs.write_metrics(out, records),
         lambda record: runs.append_metrics(out, record),
     )
+    growing = Growing(out / runs.PANELS, read.train.shape, job.seed)
+    judges = [*probes(read), growing]
     try:
         with stoppable() if stop is None else nullcontext(stop) as asked:
-            learner.trainer = Trainer(fabric, out / runs.CHECKPOINT, [metrics, *watch], asked)
+            learner.trainer = Trainer(
+                fabric, out / runs.CHECKPOINT, [metrics, *watch], asked, monitors=judges
+            )
             with starting.missing_others():
                 fit_images(learner, read, start)
     except Interrupted:
         if fabric.is_global_zero:
             save(learner, out, config)
+            growing.draw()
         raise
     if not fabric.is_global_zero:
         return learner
     save(learner, out, config)
+    growing.finish()
     judge_run(learner, read, out)
     checkpoint.remove(out / runs.CHECKPOINT)
     return learner
+
+
+def probes(read: Read) -> list["Monitor"]:
+    """Return what judges the features after each epoch, where that was asked for."""
+    from whatwhere.evaluate.online import OnlineProbe
+
+    if read.probed is None or read.validation is None:
+        return []
+    return [OnlineProbe(read.probed, read.validation)]
 
 
 def spec_of(read: Read, seed: int) -> "Spec":

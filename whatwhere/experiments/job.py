@@ -150,6 +150,9 @@ class Job:
         See `whatwhere.data.sources.folder.Reading`; fit is crop where it is None.
     start : str, optional
         A run folder whose weights are begun with.
+    probe : str, optional
+        How many labels, or ``all``, probes of the features are fitted to after each epoch, beside
+        training: it does not see them. They are judged on the validation images.
     """
 
     data: str
@@ -167,6 +170,7 @@ class Job:
     fit: Literal["crop", "pad"] | None = None
     keep_depth: bool = False
     start: str | None = None
+    probe: str | None = None
 
     def record(self) -> dict[str, Any]:
         """Return what decides the result, as JSON holds it.
@@ -174,7 +178,8 @@ class Job:
         Options that came later than the first recorded tables are left out where nobody asked for
         them, so that the cells of those tables are found again.
         """
-        told, later = asdict(self), ("label_file", "image_size", "fit", "keep_depth", "start")
+        told = asdict(self)
+        later = ("label_file", "image_size", "fit", "keep_depth", "start", "probe")
         return {name: value for name, value in told.items() if name not in later or value}
 
     def learner(self) -> "Learner":
@@ -232,20 +237,28 @@ class Job:
 
     def read(self, cache: bool = True) -> "Read":
         """Return the images, with the labels and the validation rows drawn."""
-        n_labels, validation = self.n_labels(), self.n_validation()
+        n_labels, validation, n_probe = self.n_labels(), self.n_validation(), self.n_probe()
         data = self.load(cache)
         whole = data.train
         keep = np.flatnonzero(whole.y >= 0)
         if n_labels is not None:
             keep = draw_labels(whole, n_labels, seed=self.label_seed) if n_labels else keep[:0]
         held = np.empty(0, dtype=np.int64)
+        probed = held
+        if n_probe is not None:
+            probed = np.flatnonzero(whole.y >= 0)
+            probed = draw_labels(whole, n_probe, seed=self.label_seed) if n_probe else probed
         if validation is not None:
             drawn = keep if n_labels is not None else keep[:0]
+            drawn = np.union1d(drawn, probed) if n_probe else drawn
             held = draw_validation(whole, validation, keep=drawn, seed=self.label_seed)
         train = hide_labels(whole, np.setdiff1d(keep, held))
         rest = np.setdiff1d(np.arange(len(whole)), held)
         read = Read(
-            data, train.take(rest) if len(held) else train, whole.take(held) if len(held) else None
+            data,
+            train.take(rest) if len(held) else train,
+            whole.take(held) if len(held) else None,
+            None if n_probe is None else whole.take(np.setdiff1d(probed, held)),
         )
         read.check()
         return read
@@ -260,6 +273,25 @@ class Job:
                 "for a folder of images"
             )
         return int(self.labels)
+
+    def n_probe(self) -> int | None:
+        """Return how many labels the probes beside training have; 0 for all, None for no probe.
+
+        Raises
+        ------
+        InputError
+            If it is no number, or nothing is held out to judge them on.
+        """
+        if self.probe is None:
+            return None
+        if self.probe != "all" and (not self.probe.isdecimal() or int(self.probe) == 0):
+            raise InputError(f"--online-probe {self.probe}: it takes all, or a number from 1 on")
+        if self.n_validation() is None:
+            raise InputError(
+                "--online-probe is judged on validation images, and there are none; "
+                "give --validation COUNT, or leave it out"
+            )
+        return 0 if self.probe == "all" else int(self.probe)
 
     def n_validation(self) -> float | None:
         """Return the size of the validation part, a count or a fraction; None for none."""
@@ -289,11 +321,14 @@ class Read:
         To learn from; hidden labels are `UNLABELED`.
     validation : Images or None
         Not trained on.
+    probed : Images or None
+        Out of the training images, with the labels that probes beside training are fitted to.
     """
 
     data: DataSet
     train: Images
     validation: Images | None
+    probed: Images | None = None
 
     @property
     def test(self) -> Images | None:
@@ -349,7 +384,8 @@ class Read:
             "n_test": 0 if self.test is None else len(self.test),
             "n_labeled": self.train.n_labeled,
             "labels": job.label_file or job.labels,
-            **({"label_seed": job.label_seed} if job.n_labels() else {}),
+            **({"label_seed": job.label_seed} if job.n_labels() or job.probe else {}),
+            **({"n_probed": self.probed.n_labeled} if self.probed is not None else {}),
             "n_validation": 0 if self.validation is None else len(self.validation),
             "validation_use": "nothing" if self.validation is None else use,
             "classes": list(self.train.classes),

@@ -19,6 +19,9 @@ from whatwhere.core import InputError
 
 TABLE = "table.json"
 
+VALIDATION, GRADIENT = "validation/", "gradient/"
+"""Begin the names of what a monitor says, and of what `train.gradients` measures."""
+
 DEPTH = 3
 """How many folders below a comparison its runs may lie."""
 
@@ -41,13 +44,15 @@ class Epoch:
     number: int
     values: dict[str, float]
 
+    @property
+    def terms(self) -> dict[str, float]:
+        """What the updates told of their steps, by name: ``loss/nll``, ``likelihood/gap``."""
+        others = (VALIDATION, GRADIENT)
+        return {k: v for k, v in self.values.items() if "/" in k and not k.startswith(others)}
+
     def broken_terms(self) -> list[str]:
-        """Return the names of the loss terms that are not finite."""
-        return [
-            key.removeprefix("loss/")
-            for key, value in self.values.items()
-            if key.startswith("loss/") and not isfinite(value)
-        ]
+        """Return the names of the terms that are not finite, without that of their update."""
+        return [key.partition("/")[2] for key, v in self.terms.items() if not isfinite(v)]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from whatwhere.report import embedding_map, figures, wording
-from whatwhere.report.read import Panel, Run, dicts
+from whatwhere.report.read import GRADIENT, VALIDATION, Panel, Run, dicts
 
 TABLE_CLASSES = 24
 """Up to so many classes, a confusion matrix is a table of numbers; above, a picture."""
@@ -25,10 +25,12 @@ SHOWN = 12
 NOTES = {
     "validation/free_energy": " nats; log Z moves too, so follow the gap",
     "validation/free_energy_gap": " nats above training images; growing says over-fitting",
+    "validation/linear_probe": " % wrong, by logistic regression on the features",
+    "validation/knn_probe": " % wrong, by the nearest neighbor",
+    "likelihood/gap": " nats from the energy of its own states to that of images; 0 where they fit",
+    "likelihood/active": " of the hidden units are on, on average",
 }
 """What a curve says, where its name does not."""
-
-GRADIENT = "gradient/"  # begins the names of what `train.gradients` measures
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def content(run: Run) -> dict[str, Any]:
         "done": run.done,
         "pace": _pace(run),
         "charts": _curves(run),
+        "has_loss": any(key.startswith("loss/") for epoch in run.epochs for key in epoch.terms),
         "gradients": _gradients(run),
         "numbered": not _names_fit(begun, run.done),
         "error": evaluation.get("error") if wording.is_number(evaluation.get("error")) else None,
@@ -215,10 +218,11 @@ def _pace(run: Run) -> list[str]:
 
 
 def _curves(run: Run) -> list[_Chart]:
-    """Return a figure for each validation measure, each loss term, and a moving learning rate."""
+    """Return a figure for each validation measure, each term, and a moving learning rate."""
     names = list(dict.fromkeys(key for epoch in run.epochs for key in epoch.values))
-    chosen = [n for n in names if n.startswith("validation/")]
-    chosen += [n for n in names if n.startswith("loss/")]
+    chosen = [n for n in names if n.startswith(VALIDATION)]
+    terms = dict.fromkeys(key for epoch in run.epochs for key in epoch.terms)
+    chosen += sorted(terms, key=lambda name: not name.startswith("loss/"))
     rates = {epoch.values.get("learning_rate") for epoch in run.epochs}
     if len(rates) > 1:
         chosen.append("learning_rate")
@@ -244,10 +248,7 @@ def _curves(run: Run) -> list[_Chart]:
             if ys:
                 segments.append((xs, ys))
         group, _, rest = name.partition("/")
-        told = rest.replace("_", " ")
-        title = {"loss": f"loss: {rest}", "validation": f"validation: {told}"}.get(
-            group, name.replace("_", " ")
-        )
+        title = (f"{group}: {rest}" if rest else group).replace("_", " ")
         first, last = segments[0][1][0], segments[-1][1][-1]
         note = f"{first:.4g} → {last:.4g}" if isfinite(last) else "not finite at the end"
         if "validation" in group and "error" in rest and isfinite(last):

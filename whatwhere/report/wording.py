@@ -238,15 +238,14 @@ def likelihood_note(evaluation: Mapping[str, Any]) -> str:
     value, low, high, *_ = found if isinstance(found, list) and len(found) > 2 else [None] * 3
     likelihood = evaluation.get("log_likelihood")
     if is_number(value) and is_number(likelihood):
+        # The larger log Z, the smaller the likelihood.
         if low == value == high:
             said.append("log Z is exact")
-        else:
-            # The larger log Z, the smaller the likelihood.
-            ends = [
-                number(likelihood + value - end, 1) if is_number(end) else "no end"
-                for end in (high, low)
-            ]
+        elif is_number(low) and is_number(high):
+            ends = [number(likelihood + value - end, 1) for end in (high, low)]
             said.append(f"log Z is estimated, ±3 standard errors of it: {ends[0]} to {ends[1]}")
+        else:
+            said.append("log Z is hardly known, and likely larger: the likelihood likely lower")
     if "a lower bound" in str(evaluation.get("log_likelihood_how")):
         said.append("a lower bound")
     return "; ".join(said)

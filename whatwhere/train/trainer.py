@@ -147,7 +147,7 @@ class Trainer:
         """
         monitors = [*([] if monitor is None else [monitor]), *self.monitors]
         for stage in stages:
-            if stage.early_stopping is not None and not monitors:
+            if stage.early_stopping is not None and monitor is None:
                 raise InputError(
                     f"stage {stage.name!r} stops early on {stage.early_stopping.metric}, and there "
                     "are no validation images; give some, or leave patience out"
