@@ -17,6 +17,7 @@ CONTENTS = {  # name on the command line: file, what it is
     "dbn-mnist": ("dbn_mnist", "Deep belief networks on MNIST: bound, and error by labels"),
     "dbm-mnist": ("dbm_mnist", "Deep Boltzmann machines on MNIST: bound, and error by labels"),
     "restoration": ("restoration", "Half of an image restored: in one pass, or by Gibbs sampling"),
+    "experiment-1": ("experiment_1", "Features without labels: SWWAE, Exemplar-CNN and others"),
     "outliers": ("outlier_classes", "Classes held out of MNIST and Fashion-MNIST, found again"),
 }
 

@@ -1,0 +1,106 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from whatwhere.data.images import draw_labels
+from whatwhere.evaluate.probes import PROBES, raw_pixels
+from whatwhere.experiments import experiment_1 as e1
+from whatwhere.experiments.job import Job
+from whatwhere.experiments.plan import Cell
+from whatwhere.train.trainer import Trainer
+
+# As small as the protocol allows, with its numbers of labels.
+LABELS = {"100": [0, 1], "1000": [0], "4000": [0], "all": [0]}
+
+
+def cell(model: str, method: e1.Method, **settings: object) -> Cell:
+    job = Job("digits", model, labels="none", settings=settings, test_fraction=0.2)
+    return Cell("row", e1.CELL, 0, job, "quick", method, {"images": None, "draws": LABELS})
+
+
+@pytest.fixture
+def few_labels(monkeypatch):
+    """Digits have no 4000 labels: ask for what there is."""
+    monkeypatch.setattr(e1, "LABELS", ("100", "all"))
+    judges = {"linear": ("100", "all"), "knn": ("100",)}
+    monkeypatch.setattr(e1, "JUDGES", judges)
+    monkeypatch.setattr(e1, "SOME", "100")
+
+
+@pytest.mark.usefixtures("few_labels")
+def test_pixels_are_judged_as_by_hand():
+    one = cell("pixels", e1.pixels)
+    read = one.job.read()
+    found = one.run(read, Trainer()).metrics
+    whole, test = read.data.train, read.test
+    assert test is not None
+    errors = []
+    for draw in (0, 1):
+        rows = draw_labels(whole, 100, seed=draw)
+        probe = PROBES["linear"]().fit(raw_pixels(whole.x[rows]), whole.y[rows])
+        errors.append(100 * np.mean(probe.predict(raw_pixels(test.x)) != test.y))
+    assert found["linear_100"] == pytest.approx(np.mean(errors))
+    assert set(found) == {"linear_100", "linear_all", "knn_100"}
+
+
+@pytest.mark.usefixtures("few_labels")
+def test_features_are_learned_without_labels_and_judged_with_where_and_tuned():
+    one = cell("swwae", e1.unsupervised, architecture="(4)3c-2p-(8)3c-2p", epochs=1)
+    result = one.run(one.job.read(), Trainer())
+    assert set(result.metrics) == {
+        "linear_100",
+        "linear_all",
+        "knn_100",
+        "where_100",
+        "tuned_100",
+    }
+    assert all("nll" not in name for epoch in result.curve for name in epoch)
+    assert 0 < result.metrics["linear_all"] < result.metrics["linear_100"] < 90
+
+
+@pytest.mark.usefixtures("few_labels")
+def test_own_classes_are_those_of_nets_with_so_many_labels():
+    one = cell("cnn", e1.own_classes, architecture="(4)3c-2p-(8)3c-2p", epochs=2)
+    result = one.run(one.job.read(), Trainer())
+    assert set(result.metrics) == {"linear_100", "linear_all"}
+    told = Counter((epoch["labels"], epoch["draw"]) for epoch in result.curve)
+    assert told == {("100", 0): 2, ("100", 1): 2, ("all", 0): 2}
+
+
+def test_the_images_are_as_many_of_each_class():
+    one = cell("pixels", e1.pixels)
+    some = replace(one, options={**one.options, "images": 200})
+    read = e1.shown_part(some, some.job.read())
+    assert np.bincount(read.train.y).tolist() == [20] * 10
+
+
+@pytest.mark.parametrize("budget", ["quick", "full"])
+def test_every_set_has_every_row_and_every_cell_its_own_file(budget):
+    plan = e1.plan(budget, None, None)
+    draws = e1.SEEDS[budget]
+    assert len(plan.rows) == 3 * len(e1.rows(budget, "mnist"))
+    assert len({one.file for one in plan.cells}) == len(plan.cells) == draws * len(plan.rows)
+    for one in plan.cells:
+        one.check()
+    assert set(plan.published) <= {
+        (row, column.label) for row in plan.rows for column in plan.measured
+    }
+    assert {row for pair in plan.differences for row in pair} <= set(plan.rows)
+
+
+def test_the_full_budget_has_ten_draws_of_100_labels_and_three_of_the_others():
+    plan = e1.plan("full", None, None)
+    for name in ("100", "1000"):
+        met = [d for one in plan.cells[:: len(plan.rows)] for d in one.options["draws"][name]]
+        assert sorted(met) == list(range(10 if name == "100" else 3))
+
+
+@pytest.mark.parametrize("data", list(e1.SETS))
+def test_surrogates_see_as_many_patches_as_the_others_see_images(data):
+    for budget in ("quick", "full"):
+        settings = {row: own for row, (_, _, own) in e1.rows(budget, data).items()}
+        images = e1.IMAGES[budget] or e1.SIZES[data]
+        patches = settings[e1.EXEMPLAR]["n_seeds"] * settings[e1.EXEMPLAR]["epochs"]
+        assert patches == pytest.approx(settings[e1.SWWAE]["epochs"] * images, rel=0.02)

@@ -1,0 +1,313 @@
+"""Experiment 1: features that were learned without labels, judged side by side.
+
+Each learner is trained on a set's own images without labels, all with the same net where that can
+be, and is then judged by the same probes on the same few labels. Beside them stand a SWWAE that
+sees the labels while it learns, the same net on labels alone, and what needs no learning.
+
+Protocol: features are the maxima of the quarters of the maps of all levels. Labels are drawn
+balanced; a draw shows every row the same. The test images are looked at once.
+
+References
+----------
+Zhao, Mathieu, Goroshin, LeCun. Stacked What-Where Auto-encoders. 2016. arXiv:1506.02351
+Dosovitskiy et al. Discriminative unsupervised feature learning with exemplar convolutional neural
+networks. TPAMI 2016. arXiv:1406.6909
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whatwhere.data.images import draw_labels, hide_labels
+from whatwhere.experiments.job import Job, Read
+from whatwhere.experiments.plan import Cell, Column, Method, Plan, Result, metric, trained
+
+if TYPE_CHECKING:
+    from whatwhere.learner import Learner
+    from whatwhere.train.trainer import Trainer
+
+SETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+NET = "(32)5c-2p-(64)3c-2p-(128)3c-2p"
+LABELS = ("100", "1000", "4000", "all")
+FEW, SOME, MORE = LABELS[:3]
+CELL = "test"
+
+SWWAE, EXEMPLAR, COPYING, RANDOM, PCA, PIXELS, SEMI, ALONE = (
+    "SWWAE",
+    "Exemplar-CNN",
+    "auto-encoder without where",
+    "random filters",
+    "principal components",
+    "raw pixels",
+    "SWWAE that sees the labels",
+    "labels alone",
+)
+EACH = tuple(f"{int(n):,} labels" if n.isdecimal() else "all labels" for n in LABELS)
+PUBLISHED = {
+    (f"CIFAR-10: {EXEMPLAR}", "4,000 labels"): "23.4 (features of STL-10)",
+    (f"CIFAR-10: {EXEMPLAR}", "all labels"): "15.7 (features of STL-10)",
+}
+DIFFERENCES = (
+    (SWWAE, EXEMPLAR),
+    (SWWAE, COPYING),
+    (SWWAE, RANDOM),
+    (EXEMPLAR, RANDOM),
+    (SEMI, ALONE),
+)
+SIZES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000}
+IMAGES = {"quick": 10_000, "full": None}  # training images; None for all
+EPOCHS = {"quick": 3, "full": 12}  # passes over them, without labels
+OWN_EPOCHS = {"quick": 3, "full": 4}  # of nets that see the labels
+GRAY_SEEDS, COLOR_SEEDS = {"quick": 2000, "full": 2000}, {"quick": 2000, "full": 8000}
+SEEDS, DRAWS_OF_FEW = {"quick": 1, "full": 3}, {"quick": 1, "full": 10}
+JUDGES = {"linear": LABELS, "knn": (SOME,), "svm": (SOME,), "linear_svm": (MORE,)}
+
+
+def shown_part(cell: Cell, read: Read) -> Read:
+    """Return the images with as many training images as the cell takes, and all their labels."""
+    whole = read.data.train
+    n = cell.options["images"]
+    if n is not None:
+        whole = whole.take(draw_labels(whole, n, seed=0))
+    return replace(read, train=whole)
+
+
+Take = Callable[[np.ndarray], np.ndarray]
+"""Rows of the training part -> their features."""
+
+
+def error(cell: Cell, read: Read, judge: str, take: Take, z: np.ndarray, n: str) -> float:
+    """Return the error of a probe with n labels in percent, a mean over the cell's draws.
+
+    Parameters
+    ----------
+    cell : Cell
+    read : Read
+    judge : str
+        Out of `whatwhere.evaluate.probes.PROBES`.
+    take : Take
+    z : ndarray (n_test, K)
+        Features of the test part.
+    n : str
+    """
+    from whatwhere.evaluate.probes import PROBES
+
+    assert read.test is not None
+    errors = []
+    for draw in cell.options["draws"][n]:
+        rows = drawn(read, n, draw)
+        predicted = PROBES[judge]().fit(take(rows), read.train.y[rows]).predict(z)
+        errors.append(100 * float((predicted != read.test.y).mean()))
+    return float(np.mean(errors))
+
+
+def drawn(read: Read, n: str, draw: int) -> np.ndarray:
+    """Return the training rows whose labels are shown: of all images, or so many, balanced."""
+    from whatwhere.evaluate import protocol
+
+    assert read.test is not None
+    labels = protocol.Labels(read.train.y, read.test.y, read.train.classes)
+    return protocol.drawn(labels, n, draw)
+
+
+def judged(cell: Cell, read: Read, x: np.ndarray, z: np.ndarray) -> dict[str, float]:
+    """Return the errors of all probes on features of both parts: ``linear_100`` and so on."""
+    return {
+        f"{judge}_{n}": error(cell, read, judge, x.__getitem__, z, n)
+        for judge, numbers in JUDGES.items()
+        for n in numbers
+    }
+
+
+def unsupervised(cell: Cell, read: Read, trainer: "Trainer") -> Result:
+    """Fit the learner without labels, or not at all, and judge its features."""
+    from whatwhere.core import HasWhere
+    from whatwhere.evaluate.features import ALL, features
+
+    read = shown_part(cell, read)
+    assert read.test is not None
+    learner = trained(cell.job, replace(read, train=hide_labels(read.train, [])), trainer)
+
+    def seen(images: np.ndarray, *, where: bool = False) -> np.ndarray:
+        return features(learner, images, level=ALL, pool="quadrants", where=where)
+
+    metrics = judged(cell, read, seen(read.train.x), seen(read.test.x))
+    if isinstance(learner.module_, HasWhere):
+        # Four times as many numbers: of those images alone that are needed.
+        own = partial(seen, where=True)
+        z = own(read.test.x)
+        metrics[f"where_{SOME}"] = error(
+            cell, read, "linear", lambda rows: own(read.train.x[rows]), z, SOME
+        )
+    return Result(metrics | tuned(cell, read, learner), learner.history_)
+
+
+def tuned(cell: Cell, read: Read, learner: "Learner") -> dict[str, float]:
+    """Return the error of the net that begins with the learner's encoder, with few labels."""
+    from whatwhere.evaluate import nets
+
+    if nets.encoder_of(learner) is None:
+        return {}
+    assert read.test is not None
+    errors = []
+    for draw in cell.options["draws"][SOME]:
+        few = hide_labels(read.train, drawn(read, SOME, draw))
+        net = nets.fine_tuned(learner, few, seed=cell.job.seed)
+        errors.append(100 * float((nets.places(net, read.test) != read.test.y).mean()))
+    return {f"tuned_{SOME}": float(np.mean(errors))}
+
+
+def pixels(cell: Cell, read: Read, trainer: "Trainer") -> Result:
+    """Judge raw pixels."""
+    from whatwhere.evaluate import protocol
+
+    read = shown_part(cell, read)
+    assert read.test is not None
+    source = protocol.pixels(read.train.x, read.test.x)
+    return Result(judged(cell, read, source.train, source.test))
+
+
+def components(cell: Cell, read: Read, trainer: "Trainer") -> Result:
+    """Judge principal components."""
+    from whatwhere.evaluate import protocol
+
+    read = shown_part(cell, read)
+    assert read.test is not None
+    source = protocol.components(read.train.x, read.test.x)
+    return Result(judged(cell, read, source.train, source.test))
+
+
+def own_classes(cell: Cell, read: Read, trainer: "Trainer") -> Result:
+    """Fit the learner with each number of labels, and judge its own classes."""
+    from whatwhere.evaluate import judge
+
+    read = shown_part(cell, read)
+    assert read.test is not None
+    metrics, curve = {}, []
+    # Several trainings cannot share a checkpoint: a cell that was stopped begins anew.
+    trainer = replace(trainer, checkpoint=None)
+    for n in LABELS:
+        errors = []
+        for draw in cell.options["draws"][n]:
+            few = replace(read, train=hide_labels(read.train, drawn(read, n, draw)))
+            learner = trained(replace(cell.job, labels=n, label_seed=draw), few, trainer)
+            errors.append(judge.evaluate(learner, read.test)["error"])
+            curve += [epoch | {"labels": n, "draw": draw} for epoch in learner.history_]
+        metrics[f"linear_{n}"] = float(np.mean(errors))
+    return Result(metrics, curve)
+
+
+def rows(budget: str, data: str) -> Mapping[str, tuple[str, Method, Mapping[str, Any]]]:
+    """Return model, method and settings of each row."""
+    n_seeds = (COLOR_SEEDS if data == "cifar10" else GRAY_SEEDS)[budget]
+    seen = EPOCHS[budget] * (IMAGES[budget] or SIZES[data])
+    net = {"architecture": NET}
+    # As many transformed patches as the others see images.
+    copies = {"n_seeds": n_seeds, "epochs": seen // n_seeds}
+    without, own = {"epochs": EPOCHS[budget]}, {"epochs": OWN_EPOCHS[budget]}
+    return {
+        SWWAE: ("swwae", unsupervised, net | without),
+        EXEMPLAR: ("exemplar_cnn", unsupervised, net | copies),
+        COPYING: ("autoencoder", unsupervised, net | without),
+        RANDOM: ("cnn", unsupervised, net),
+        PCA: ("pca", components, {}),
+        PIXELS: ("pixels", pixels, {}),
+        SEMI: ("swwae", own_classes, net | own),
+        ALONE: ("cnn", own_classes, net | own),
+    }
+
+
+def columns() -> tuple[Column, ...]:
+    """Return the columns: the errors by labels, those of other judges, and the minutes."""
+    unit = "%"
+
+    def of(label: str, name: str) -> Column:
+        return Column(label, metric(name), unit, 1, CELL)
+
+    return (
+        *(of(label, f"linear_{n}") for label, n in zip(EACH, LABELS, strict=True)),
+        of("what and where, 1,000", f"where_{SOME}"),
+        of("1-NN, 1,000", f"knn_{SOME}"),
+        of("RBF-SVM, 1,000", f"svm_{SOME}"),
+        of("linear SVM, 4,000", f"linear_svm_{MORE}"),
+        of("fine-tuned, 1,000", f"tuned_{SOME}"),
+        Column("minutes", lambda record: record["minutes"], "", 1, CELL),
+    )
+
+
+def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
+    """Return what a reader of the table has to know."""
+    return (
+        f"The net is {NET} with batch normalization in every row that has a net; features are the "
+        "maxima of the quarters of the maps of all its levels, 896 numbers. What and where: each "
+        "map of a level spread over the four places of its windows, 3,584 numbers.",
+        f"{EPOCHS[budget]} passes over the images without labels, and as many transformed patches "
+        f"for the Exemplar-CNN; {OWN_EPOCHS[budget]} passes for the nets that see the labels, "
+        "which meet the same labeled batches with reconstruction and without.",
+        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels, and {few} of 100 labels. "
+        "C of the probes is chosen by cross-validation where each class has ten labels or more; "
+        "all else is as the learner has it by default, and nothing was tuned.",
+        "Fine-tuned: the net begun with the features' encoder, all of it trained with 1,000 "
+        "labels; in the row of random filters it is the same net on labels alone.",
+        "Minutes of training, without the probes; of all the row's nets where it has several.",
+        "Published as context: Exemplar-CNN of 92, 256 and 512 maps, trained on the unlabeled "
+        "images of STL-10 and judged on CIFAR-10 by a linear SVM; SWWAE reached 25.67 % on STL-10.",
+    )
+
+
+def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
+    """Return the table.
+
+    Parameters
+    ----------
+    budget : {"quick", "full"}
+        Quick is 10,000 training images of each set in place of all, and fewer epochs.
+    seeds : int, optional
+        Draws of weights and labels; default 1 (quick) or 3.
+    data_dir : str, optional
+    """
+    n_seeds = seeds or SEEDS[budget]
+    few = max(DRAWS_OF_FEW[budget], n_seeds)
+    cells = []
+    for draw in range(n_seeds):
+        draws = {n: [draw] for n in LABELS} | {FEW: list(range(draw, few, n_seeds)), "all": [0]}
+        for data, name in SETS.items():
+            cells += [
+                Cell(
+                    f"{name}: {row}",
+                    CELL,
+                    draw,
+                    Job(
+                        data=data,
+                        model=model,
+                        labels="none",
+                        settings=dict(settings),
+                        seed=draw,
+                        data_dir=data_dir,
+                    ),
+                    budget,
+                    method,
+                    {"images": IMAGES[budget], "draws": draws},
+                )
+                for row, (model, method, settings) in rows(budget, data).items()
+            ]
+    n_images = IMAGES[budget]
+    return Plan(
+        title="Experiment 1: features learned without labels",
+        caption="Test error in percent, of 10,000 test images. Features are learned on "
+        f"{f'{n_images:,} of ' if n_images else ''}the set's own training images without labels; "
+        "the columns by numbers of labels are logistic regression on them, but for the last two "
+        "rows of each set, whose nets name the classes themselves.",
+        columns=columns(),
+        cells=tuple(cells),
+        published=PUBLISHED,
+        differences=tuple(
+            (f"{name}: {row}", f"{name}: {other}")
+            for name in SETS.values()
+            for row, other in DIFFERENCES
+        ),
+        notes=notes(budget, n_seeds, few),
+    )
