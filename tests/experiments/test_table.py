@@ -52,6 +52,7 @@ PLANS = {
     "pretraining": ("quick", None),
     "outliers": ("quick", None),
     "rbm-likelihood": ("full", None),
+    "dbn-mnist": ("quick", None),
     "dbm-mnist": ("quick", None),
     "restoration": ("quick", None),
 }
