@@ -17,7 +17,16 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FILE = HERE.parent / "results" / "benchmarks.json"
 NAMES, LONG = (
-    ("engine", "kernels", "export", "processes", "precision", "whitening", "rbm"),
+    (
+        "engine",
+        "kernels",
+        "export",
+        "processes",
+        "precision",
+        "whitening",
+        "rbm",
+        "transformations",
+    ),
     ("defaults",),
 )
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

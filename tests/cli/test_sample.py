@@ -100,3 +100,9 @@ def test_evaluate_tells_the_likelihood_and_how_it_was_found(say, run):
     _, out, _ = say("evaluate", run, "digits")
     assert f"log-likelihood {told['log_likelihood']:.2f} nats an image" in out
     assert told["log_likelihood_how"] in out
+
+
+def test_a_wrong_beginning_is_told_with_those_that_there_are(refused, run, tmp_path):
+    words = ("sample", run, "--from", "elsewhere", "--out", tmp_path / "x.png")
+    said = refused(*words)
+    assert "Invalid value for '--from': 'elsewhere' is not one of 'data', 'noise'" in said

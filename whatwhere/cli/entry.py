@@ -52,7 +52,8 @@ def main() -> None:
         end(str(error), MENDABLE)
     except typer.TyperException as error:
         # The parser has words for everything that it refuses, but for no word at all.
-        end(error.format_message() or "name a command; see whatwhere --help", MENDABLE)
+        said = error.format_message().replace("Value error, ", "")
+        end(said or "name a command; see whatwhere --help", MENDABLE)
     except Ended as error:
         end(str(error), error.code)
     except (KeyboardInterrupt, typer.Abort):

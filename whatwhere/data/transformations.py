@@ -236,12 +236,11 @@ def crop(images: Tensor, boxes: Boxes, size: tuple[int, int], warp: Warp | None 
     cos, sin = step * warp.turn.cos(), step * warp.turn.sin()
     # What is seen moves by the shift, so what is looked at moves the other way.
     dy, dx = (-boxes.zoom * side for side in warp.shift.unbind(1))
-    rows = [
-        [cos * (w / width), -sin * (h / width), boxes.x + dx * (2 * w / width)],
-        [sin * (w / height), cos * (h / height), boxes.y + dy * (2 * h / height)],
-    ]
-    theta = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    grid = F.affine_grid(theta, [len(images), 1, h, w], align_corners=False)
+    u, v = (_centers(side, images) for side in (w, h))
+    x = boxes.x + dx * (2 * w / width), cos * (w / width), -sin * (h / width)
+    y = boxes.y + dy * (2 * h / height), sin * (w / height), cos * (h / height)
+    # An outer sum; `affine_grid` would multiply matrices.
+    grid = torch.stack([_plane(*x, u, v), _plane(*y, u, v)], dim=3)
     patches = _look(images, grid)
     levels = ceil(log2(max(min(height / h, width / w) / SCALING[0], 1)) - 0.5)
     if levels > 0 and min(height // h, width // w) > 1:
@@ -250,6 +249,17 @@ def crop(images: Tensor, boxes: Boxes, size: tuple[int, int], warp: Warp | None 
             images = F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
             patches = torch.where(due >= level, _look(images, grid), patches)
     return patches
+
+
+def _centers(side: int, like: Tensor) -> Tensor:
+    """Return the centers of so many pixels on a side that goes from -1 to 1."""
+    return (2 * torch.arange(side, dtype=like.dtype, device=like.device) + 1) / side - 1
+
+
+def _plane(at: Tensor, along: Tensor, down: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Return at + along · u + down · v, (B, h, w), for numbers (B,), columns u and rows v."""
+    rows = at[:, None] + down[:, None] * v
+    return rows[:, :, None] + (along[:, None] * u)[:, None]
 
 
 def _look(images: Tensor, grid: Tensor) -> Tensor:
