@@ -61,7 +61,7 @@ SIZES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000}
 IMAGES = {"quick": 10_000, "full": None}  # training images; None for all
 EPOCHS = {"quick": 3, "full": 12}  # passes over them, without labels
 OWN_EPOCHS = {"quick": 3, "full": 4}  # of nets that see the labels
-GRAY_SEEDS, COLOR_SEEDS = {"quick": 2000, "full": 2000}, {"quick": 2000, "full": 8000}
+N_SEEDS = {"quick": 500, "full": 2000}
 SEEDS, DRAWS_OF_FEW = {"quick": 1, "full": 3}, {"quick": 1, "full": 10}
 JUDGES = {"linear": LABELS, "knn": (SOME,), "svm": (SOME,), "linear_svm": (MORE,)}
 
@@ -202,7 +202,7 @@ def own_classes(cell: Cell, read: Read, trainer: "Trainer") -> Result:
 
 def rows(budget: str, data: str) -> Mapping[str, tuple[str, Method, Mapping[str, Any]]]:
     """Return model, method and settings of each row."""
-    n_seeds = (COLOR_SEEDS if data == "cifar10" else GRAY_SEEDS)[budget]
+    n_seeds = N_SEEDS[budget]
     seen = EPOCHS[budget] * (IMAGES[budget] or SIZES[data])
     net = {"architecture": NET}
     # As many transformed patches as the others see images.

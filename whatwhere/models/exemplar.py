@@ -57,7 +57,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 CANDIDATES = 4  # patches of an image that are looked at before one is taken
 LARGEST_ZOOM = 3.0  # of a seed: a patch of 32 pixels may show all of an image of 96
-SEEDS, GRAY_SEEDS = 8000, 2000
+SEEDS = 2000
+"""Of "auto". The paper's best number, 8000, took a million updates.
+
+Measured, 10,000 images of CIFAR-10, 300 updates of 100 patches, error of a linear probe with 1000
+labels: 500 seeds 51.0 %, 2000 seeds 54.6 %, 8000 seeds 66.8 %, and 57.7 % before any update. So few
+copies of so many seeds teach nothing.
+"""
 LOOKED_AT = 500  # images at once, where all are looked at
 
 
@@ -469,8 +475,8 @@ class ExemplarCNN(FeatureLearner):
         ``(64)5c-2p-(64)5c-2p-128fc``, ``(64)5c-2p-(128)5c-2p-(256)5c-512fc`` and
         ``(92)5c-2p-(256)5c-2p-(512)5c-1024fc``.
     n_seeds : int or "auto"
-        Surrogate classes; at most one an image. "auto": 8000, of gray images 2000, whose whole
-        digits or the like are soon alike.
+        Surrogate classes; at most one an image. "auto": 2000. With more of them each has fewer
+        copies in as many updates, and near-identical ones are more.
     patch : int
         Side of a patch; of smaller images the whole image is the patch, and neither its place nor
         its zoom is drawn.
@@ -563,7 +569,7 @@ class ExemplarCNN(FeatureLearner):
     def _seeds(self, spec: Spec) -> int:
         wanted = self.n_seeds
         if isinstance(wanted, str):
-            wanted = GRAY_SEEDS if spec.shape[0] == 1 else SEEDS
+            wanted = SEEDS
         return min(wanted, spec.n_samples)
 
     def build(self, spec: Spec) -> ExemplarModule:
