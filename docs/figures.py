@@ -1,15 +1,23 @@
-"""Draw the figures of the documents: ``python docs/figures.py`` (minutes; needs MNIST)."""
+"""Draw the figures of the documents: ``python docs/figures.py [NAME ...]``.
 
+``regimes`` and ``machines`` take minutes, and MNIST; ``learners`` reads what was recorded.
+"""
+
+import json
+import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from whatwhere.evaluate import panels, sampling, strips
-from whatwhere.experiments import dbm_mnist, sparse_regimes
+from whatwhere.experiments import dbm_mnist, experiment_1, sparse_regimes
 from whatwhere.experiments.fitting import fit_images
 from whatwhere.models.sparse_autoencoder import SparseAutoencoder
 
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+LABELS = experiment_1.LABELS
 SHOWN = 24
 GIBBS = 2000
 
@@ -37,7 +45,35 @@ def machines() -> None:
     panels.write_png(IMAGES / "dbm-samples.png", strips.strips(rows))
 
 
+def learners() -> None:
+    """Draw the errors of experiment 1 by numbers of labels, out of the recorded table."""
+    table = json.loads((ROOT / "results" / "experiment-1" / "table.json").read_text("utf-8"))
+    n = [int(one) if one.isdecimal() else experiment_1.IMAGES["quick"] for one in LABELS]
+    figure, axes = plt.subplots(1, len(experiment_1.SETS), figsize=(11, 4), layout="constrained")
+    for ax, name in zip(axes, experiment_1.SETS.values(), strict=True):
+        own = [row for row in table["rows"] if row["label"].startswith(f"{name}: ")]
+        rows = {
+            row["label"].removeprefix(f"{name}: "): [one["mean"] for one in row["cells"][: len(n)]]
+            for row in own
+            if row["cells"][0] and row["cells"][0]["mean"] is not None
+        }
+        for number, (row, errors) in enumerate(rows.items()):
+            style = "o--" if row in (experiment_1.SEMI, experiment_1.ALONE) else "o-"
+            ax.plot(n, errors, style, color=f"C{number}", label=row, ms=3, lw=1.2)
+        ax.set(title=name, xscale="log", yscale="log", xlabel="labels")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.grid(alpha=0.2, which="both")
+    axes[0].set_ylabel("test error, %")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    )
+    figure.savefig(IMAGES / "experiment-1.png", dpi=110)
+
+
+FIGURES = {"regimes": regimes, "machines": machines, "learners": learners}
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
-    regimes()
-    machines()
+    for name in sys.argv[1:] or FIGURES:
+        FIGURES[name]()

@@ -20,6 +20,8 @@ DOCUMENTS = (
     "docs/sparse_autoencoder.md",
     "docs/whitening.md",
     "docs/rbm.md",
+    "docs/exemplar_cnn.md",
+    "docs/experiment_1.md",
 )
 BLOCK = re.compile(
     r"(<!-- (?P<kind>results|benchmark): (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S

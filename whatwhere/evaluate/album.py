@@ -16,6 +16,7 @@ from whatwhere.evaluate import (
     panels,
     sampling,
     spectrum,
+    surrogates,
     what_where,
     worth_labelling,
 )
@@ -47,6 +48,7 @@ def draw(learner: Learner, images: Images, run: Path, *, tested: bool, train: Im
     if isinstance(module, HasFilters) and (filters := module.filters()) is not None:
         panels.filters(folder, filters.cpu().numpy())
     what_where.write(folder, learner, images)
+    surrogates.write(folder, learner, train)
     denoising.panel(folder, learner, images)
     latent.write(folder, learner, images)
     spectrum.write(folder, learner, images)

@@ -34,6 +34,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from whatwhere.core import UNLABELED, Batch, InputError, Terms, joint_sum, key, seeded
@@ -608,10 +609,38 @@ class ExemplarCNN(FeatureLearner):
             ]
         return stages
 
+    def copies_of(self, X: Any, n_seeds: int, n_copies: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return some seeds, and what a net is shown of each in training.
+
+        Parameters
+        ----------
+        X : array-like
+            The images that the learner was fitted to, in their order.
+        n_seeds, n_copies : int
+            Fewer where there are fewer.
+
+        Returns
+        -------
+        seeds : ndarray (n_seeds, C, h, w), float32
+        copies : ndarray (n_seeds, n_copies, C, h, w), float32
+        """
+        check_is_fitted(self)
+        net, images = self.module_, self._rows(X, reset=False)
+        chosen = torch.linspace(0, len(net.seed_rows) - 1, min(n_seeds, len(net.seed_rows)))
+        rows = net.seed_rows[chosen.long()]
+        seeds = Surrogates(net, Transformations(()))(images.take(rows)).x
+        with seeded(self.spec_.seed, "shown"):
+            copies = self._view(net, self.spec_)(images.take(rows.repeat_interleave(n_copies))).x
+        return seeds.numpy(), copies.numpy().reshape(len(seeds), n_copies, *seeds.shape[1:])
+
+    def _view(self, module: ExemplarModule, spec: Spec, *, clustered: bool = False) -> Surrogates:
+        """Return what the net is shown of images."""
+        low, high = spec.bounds
+        kinds = Transformations.read(self.transformations, bounded=low >= 0 and high <= 1)
+        return Surrogates(module, kinds, clustered, self.copies, spec.seed)
+
     def _leg(self, module: ExemplarModule, spec: Spec, layer: str) -> Stage:
         """Return a stage that learns the classes of a layer."""
-        low, high = spec.bounds
-        bounded = low >= 0 and high <= 1
         update = GradientUpdate(
             module,
             partial(surrogate_loss, layer=layer),
@@ -622,12 +651,6 @@ class ExemplarCNN(FeatureLearner):
             schedule=LinearDecay(self.decay_from),
             name=layer,
         )
-        view = Surrogates(
-            module,
-            Transformations.read(self.transformations, bounded=bounded),
-            clustered=layer != "surrogates",
-            copies=self.copies,
-            seed=spec.seed,
-        )
+        view = self._view(module, spec, clustered=layer != "surrogates")
         epochs, size = defaults.of_features(self.epochs, self.batch_size, self._seeds(spec))
         return Stage(layer, [update], epochs, size, view, SeedRows(module))
