@@ -303,6 +303,27 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tm
     assert (run / "evaluation.json").exists()
 
 
+def test_the_list_of_sets_tells_how_each_that_is_not_here_comes(say, tmp_path):
+    from whatwhere.data.sources import NAMES
+
+    code, out, _ = say("data", "--data-dir", tmp_path)
+    assert code == 0
+    *lines, place = out.splitlines()
+    assert place.startswith(f"looked for in {tmp_path} ")
+    told = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert told == list(NAMES)
+    assert max(len(line) for line in lines if not line.startswith(" ")) <= 100
+    for name, source in NAMES.items():
+        after = lines[lines.index(next(line for line in lines if line.split()[0] == name)) + 1 :]
+        hint = after[0] if after and after[0].startswith(" ") else ""
+        if source.page:
+            assert hint == f"  not here; fetch it by hand from {source.page}"
+        elif source.downloads:
+            assert f"whatwhere data download {name} --data-dir {tmp_path}" in hint
+        else:
+            assert hint == ""
+
+
 def test_ctrl_c_outside_of_training_is_said_too(say, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

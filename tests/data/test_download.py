@@ -420,6 +420,27 @@ def test_digits_need_no_download(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("name", [name for name, source in NAMES.items() if source.page])
+def test_a_set_that_is_fetched_by_hand_names_its_page_and_its_files(tmp_path, monkeypatch, name):
+    source, told = NAMES[name], []
+    with pytest.raises(InputError) as error:
+        download(name, tmp_path, told.append)
+    line = str(error.value)
+    assert "\n" not in line
+    assert f"{name} has no download: fetch it by hand from {source.page};" in line
+    assert line.endswith(f"what is read in {tmp_path} is {source.files}")
+    with pytest.raises(InputError) as error:
+        load(name, data_dir=tmp_path)
+    line = str(error.value)
+    assert "\n" not in line
+    assert f"; fetch it by hand from {source.page} (" in line
+    assert "whatwhere data download" not in line
+    assert told == []
+    monkeypatch.setitem(NAMES, name, replace(source, present=lambda folder: True))
+    assert download(name, tmp_path, told.append) == tmp_path
+    assert told == [f"{name} is in {tmp_path} already; nothing was fetched"]
+
+
 def test_without_pooch_the_way_to_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(InputError, match=r"pip install 'whatwhere\[download\]'"):

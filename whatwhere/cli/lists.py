@@ -51,13 +51,15 @@ def list_data(context: typer.Context, data_dir: DataDir = None) -> None:
     if context.invoked_subcommand is not None:
         return
     from whatwhere.data import sources
-    from whatwhere.data.sources.named import download_command
+    from whatwhere.data.sources.named import how_to_fetch
 
     folder = sources.data_folder(data_dir)
+    width = max(map(len, sources.NAMES))
     for name, source in sources.NAMES.items():
         told = source.describe()
-        there = "" if source.present(folder) else f"; not here: {download_command(name, folder)}"
-        typer.echo(f"{name:14} {told['images']} images, {told['size']}, {told['licence']}{there}")
+        typer.echo(f"{name:{width}}  {told['images']} images, {told['size']}, {told['licence']}")
+        if not source.present(folder):
+            typer.echo(f"  not here; {how_to_fetch(name, folder, source.page)}")
     typer.echo(f"looked for in {folder} (--data-dir, or WHATWHERE_DATA)")
 
 

@@ -29,7 +29,13 @@ from rich.progress import (
 
 from whatwhere.core import InputError, unknown
 from whatwhere.data.sources import NAMES
-from whatwhere.data.sources.named import Download, NamedSet, data_folder, download_command
+from whatwhere.data.sources.named import (
+    Download,
+    NamedSet,
+    data_folder,
+    download_command,
+    how_to_fetch,
+)
 
 if TYPE_CHECKING:  # pooch and what comes with it are an extra
     from requests import RequestException, Response
@@ -63,18 +69,27 @@ def download(
     Returns
     -------
     Path
-        The folder of the set; of one that needs no files, the data folder.
+        The folder of the set; of one without a download, the data folder.
 
     Raises
     ------
     InputError
-        If there is no such set, if pooch is not installed, if no mirror gives a file as it was
-        published, or if it cannot be written. What has arrived is kept.
+        If there is no such set, if it is to be fetched by hand, if pooch is not installed, if no
+        mirror gives a file as it was published, or if it cannot be written. What has arrived is
+        kept.
     """
     if name not in NAMES:
         raise unknown("no data set is called", name, NAMES)
     source, root = NAMES[name], data_folder(data_dir)
     folder = root / name
+    if source.page is not None:
+        if not source.present(root):
+            by_hand = how_to_fetch(name, root, source.page)
+            raise InputError(
+                f"{name} has no download: {by_hand}; what is read in {root} is {source.files}"
+            )
+        tell(f"{name} is in {root} already; nothing was fetched")
+        return root
     if not source.downloads:
         tell(f"{name} needs no download: {source.files.removeprefix('none: ')}")
         return root

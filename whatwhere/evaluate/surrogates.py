@@ -49,10 +49,10 @@ def write(folder: Path, learner: Learner, train: Images) -> None:
         "surrogates",
         np.concatenate(rows),
         "Surrogate classes",
-        f"{len(seeds)} of the seeds, one a row: on the left as it is in its image, then {COPIES} copies "
-        "as training makes them. The net learns to say of each copy which seed it comes from, so "
-        "what differs within a row is what its features are to forget, and what differs between "
-        "rows is what they have to keep. Rows that look alike ask for the impossible: take fewer "
-        "seeds, or clusters.",
+        f"{len(seeds)} of the seeds, one a row: on the left as it is in its image, then {COPIES} "
+        "copies as training makes them. The net learns to say of each copy which seed it comes "
+        "from, so what differs within a row is what its features are to forget, and what differs "
+        "between rows is what they have to keep. Rows that look alike ask for the impossible: take "
+        "fewer seeds, or clusters.",
         11,
     )

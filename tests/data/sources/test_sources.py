@@ -24,6 +24,14 @@ def test_every_named_set_tells_its_facts(name):
     assert all(facts.values())
 
 
+def test_a_set_comes_by_a_download_by_hand_or_with_what_is_installed():
+    told = {name: source.describe()["download"] for name, source in NAMES.items()}
+    assert told["digits"] == "not needed"
+    assert told["mnist"] == "11.6 MB"
+    assert told["stl10"] == f"by hand, from {NAMES['stl10'].page}"
+    assert not any(source.downloads and source.page for source in NAMES.values())
+
+
 def test_named_sets_that_need_files_know_whether_they_are_there(tmp_path, tiny_mnist):
     assert NAMES["digits"].present(tmp_path / "nowhere")
     assert NAMES["mnist"].present(tiny_mnist)
@@ -32,7 +40,12 @@ def test_named_sets_that_need_files_know_whether_they_are_there(tmp_path, tiny_m
 
 @pytest.mark.parametrize(
     ("wrong", "near"),
-    [("minst", "mnist"), ("Fashion-MNIST", "fashion_mnist"), ("cifar-10", "cifar10")],
+    [
+        ("minst", "mnist"),
+        ("Fashion-MNIST", "fashion_mnist"),
+        ("cifar-10", "cifar10"),
+        ("STL-10", "stl10"),
+    ],
 )
 def test_a_slip_is_answered_with_the_nearest_name(wrong, near):
     with pytest.raises(InputError, match=rf"did you mean {near}\?.* an \.npz"):

@@ -17,11 +17,12 @@ from whatwhere.data.sources.folder import Reading
 from whatwhere.data.sources.idx import FASHION_MNIST, MNIST
 from whatwhere.data.sources.named import NamedSet, data_folder
 from whatwhere.data.sources.silhouettes import SILHOUETTES
+from whatwhere.data.sources.stl10 import STL10
 
 __all__ = ["NAMES", "NamedSet", "Reading", "Split", "data_folder", "load"]
 
 NAMES: dict[str, NamedSet] = {
-    source.name: source for source in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, SILHOUETTES)
+    source.name: source for source in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, STL10, SILHOUETTES)
 }
 """The sets that are known by a name."""
 

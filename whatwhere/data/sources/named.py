@@ -54,7 +54,10 @@ class NamedSet:
         Which files are read, under the data folder.
     downloads : tuple of Download
         What `whatwhere data download` fetches into the folder `name` of the data folder; the set is
-        read from these alone. Empty where the set needs no files.
+        read from these alone. Empty where the set needs no files, or has a page.
+    page : str, optional
+        The address from which its files are to be fetched by hand, where there is no published hash
+        to download them by.
     """
 
     name: str
@@ -68,12 +71,14 @@ class NamedSet:
     origin: str
     files: str
     downloads: tuple[Download, ...] = ()
+    page: str | None = None
 
     def describe(self) -> dict[str, str]:
         """Return the facts as a row of the table `whatwhere data`."""
         c, h, w = self.shape
         test = f" + {self.n_test:,} test" if self.n_test else ""
         megabytes = sum(file.n_bytes for file in self.downloads) / 1e6
+        by_hand = f"by hand, from {self.page}" if self.page else "not needed"
         return {
             "name": self.name,
             "images": f"{self.n_train:,}{test}",
@@ -82,7 +87,7 @@ class NamedSet:
             "licence": self.licence,
             "from": self.origin,
             "files": self.files,
-            "download": f"{megabytes:.1f} MB" if self.downloads else "not needed",
+            "download": f"{megabytes:.1f} MB" if self.downloads else by_hand,
         }
 
 
@@ -105,7 +110,16 @@ def download_command(name: str, data_dir: Path) -> str:
     return f"whatwhere data download {name}{place}"
 
 
-def missing(name: str, what: str, folder: Path, data_dir: Path) -> InputError:
+def how_to_fetch(name: str, data_dir: Path, page: str | None = None) -> str:
+    """Return how a named set comes into a data folder: by a command, or by hand from its page."""
+    if page is not None:
+        return f"fetch it by hand from {page}"
+    return f"fetch it: {download_command(name, data_dir)}"
+
+
+def missing(
+    name: str, what: str, folder: Path, data_dir: Path, page: str | None = None
+) -> InputError:
     """Return the error that says what was looked for, where, how to fetch it, or point elsewhere.
 
     Parameters
@@ -118,9 +132,11 @@ def missing(name: str, what: str, folder: Path, data_dir: Path) -> InputError:
         Where it was looked for, in
     data_dir : path
         the data folder.
+    page : str, optional
+        Of a set that is fetched by hand.
     """
     reason = "" if folder.is_dir() else ", which is no folder"
     return InputError(
-        f"{name}: no {what} in {folder}{reason}; fetch it: {download_command(name, data_dir)} (or "
-        f"name the folder that holds {name}/ with --data-dir or the environment's WHATWHERE_DATA)"
+        f"{name}: no {what} in {folder}{reason}; {how_to_fetch(name, data_dir, page)} (or name the "
+        f"folder that holds {name}/ with --data-dir or the environment's WHATWHERE_DATA)"
     )
