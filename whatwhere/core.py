@@ -169,7 +169,7 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class HasLevels(Protocol):
-    """Gives features level by level; the top ones, flat, are what `Encodes` gives."""
+    """Gives features level by level; `Encodes` gives the top ones, flat, or some of several."""
 
     def levels(self, x: "Tensor") -> "Mapping[str, Tensor]":
         """Return the features of images x (B, C, H, W), by the names of the levels, lowest first.

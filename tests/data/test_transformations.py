@@ -148,9 +148,69 @@ def test_contrast_scales_the_projections_on_the_principal_colors():
     torch.testing.assert_close(after, factors[:, :, None, None] * before, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [33, 48, 65, 131])
+def test_an_image_that_shrinks_stays_where_it_is(side):
+    ramp = torch.arange(float(side)).expand(1, 1, side, side)
+    zoom = side / 8
+    out = crop(ramp, Boxes(*(torch.zeros(1),) * 2, torch.tensor([zoom])), (8, 8))[0, 0]
+    # A pixel of the patch is as bright as the middle of what it covers; at the border less exactly.
+    wanted = zoom * (torch.arange(8) + 0.5) - 0.5
+    assert ((out - wanted).abs() < zoom / 8).all()
+
+
+def test_from_two_thirds_on_what_shrinks_is_averaged():
+    board = ((torch.arange(48)[:, None] + torch.arange(48)) % 2).float()[None, None]
+    box = Boxes(torch.zeros(1), torch.zeros(1), torch.tensor([1.5]))
+    out = crop(board, box, (32, 32), warp(scale=0.7))
+    assert float(out.std()) < 0.02
+
+
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_a_shift_is_a_part_of_what_the_patch_shows(zoom):
+    x = random(1, 1, 40, 40)
+    box = Boxes(torch.zeros(1), torch.zeros(1), torch.tensor([zoom]))
+    moved = crop(x, box, (10, 10), warp(dy=0.2))
+    torch.testing.assert_close(moved[:, :, 2:], crop(x, box, (10, 10))[:, :, :-2])
+
+
+def test_each_number_is_uniform_over_its_own_range_and_moves_nothing_else():
+    """What a patch is made from: shift, scale, turn, contrast, two curves, and the hue."""
+    n, rule, c = 20_000, Transformations(), 3
+    u = random(n, rule.numbers(c))
+    drawn = rule._warp(u[:, :4])
+    told = {
+        "dy": (drawn.shift[:, 0] + 0.2) / 0.4,
+        "dx": (drawn.shift[:, 1] + 0.2) / 0.4,
+        "scale": (drawn.scale / 0.7).log() / log(2),
+        "turn": (drawn.turn * 180 / pi + 20) / 40,
+    }
+    for number, (name, share) in enumerate(told.items()):
+        torch.testing.assert_close(share, u[:, number], rtol=1e-4, atol=1e-4, msg=name)
+    # The rest by what it does to one pixel: each of the numbers changes it on its own.
+    x = torch.tensor([0.6, 0.4, 0.3]).view(1, 3, 1, 1)
+    middle = torch.full((1, rule.numbers(c)), 0.5)
+    at_rest = rule(x, whole(1), (1, 1), palette(c), middle)
+    seen = set()
+    for number in range(4, rule.numbers(c)):
+        other = middle.clone()
+        other[0, number] = 0.8
+        out = rule(x, whole(1), (1, 1), palette(c), other)
+        assert (out - at_rest).abs().max() > 1e-3, number
+        seen.add(tuple(out.flatten().tolist()))
+    assert len(seen) == rule.numbers(c) - 4
+
+
+def test_gray_pixels_stay_gray_with_a_turned_hue_and_without():
+    gray = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1).clone()
+    curves = Curves(torch.ones(3, 2), torch.ones(3, 2), torch.tensor([[0.1, -0.05]]).expand(3, 2))
+    for turn in (None, torch.full((3,), 0.05)):
+        out = recolor(gray.clone(), curves, turn)
+        torch.testing.assert_close(out, (gray - 0.05).clamp(min=0))
+
+
 @settings(deadline=None)
 @given(
-    pixel=st.tuples(*[st.integers(0, 255)] * 3),
+    pixel=st.tuples(*[st.integers(0, 255)] * 3).filter(lambda p: max(p) > min(p)),
     turn=st.floats(-0.1, 0.1),
     power=st.tuples(*[st.floats(0.25, 4)] * 2),
     factor=st.tuples(*[st.floats(0.7, 1.4)] * 2),
@@ -179,5 +239,7 @@ def test_names_are_read():
     assert Transformations.read("all").kinds == KINDS
     assert Transformations.read("none").kinds == ()
     assert Transformations.read("rotation + color").kinds == ("rotation", "color")
+    with pytest.raises(InputError, match="all stands alone"):
+        Transformations.read("all+color")
     with pytest.raises(InputError, match="there is no transformation 'rotatoin'"):
         Transformations.read("rotatoin+color")

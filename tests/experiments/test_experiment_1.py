@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from whatwhere.data.images import draw_labels
+from whatwhere.evaluate import nets
+from whatwhere.evaluate.nets import fine_tuned
 from whatwhere.evaluate.probes import PROBES, raw_pixels
 from whatwhere.experiments import experiment_1 as e1
 from whatwhere.experiments.job import Job
-from whatwhere.experiments.plan import Cell
+from whatwhere.experiments.plan import Cell, trained
 from whatwhere.train.trainer import Trainer
 
 # As small as the protocol allows, with its numbers of labels.
@@ -46,7 +48,15 @@ def test_pixels_are_judged_as_by_hand():
 
 
 @pytest.mark.usefixtures("few_labels")
-def test_features_are_learned_without_labels_and_judged_with_where_and_tuned():
+def test_features_are_learned_without_labels_and_judged_with_where_and_tuned(monkeypatch):
+    tuned: list[int] = []
+
+    def noted(learner, train, **settings):
+        net = fine_tuned(learner, train, **settings)
+        tuned.append(net.spec_.n_labeled)
+        return net
+
+    monkeypatch.setattr(nets, "fine_tuned", noted)
     one = cell("swwae", e1.unsupervised, architecture="(4)3c-2p-(8)3c-2p", epochs=1)
     result = one.run(one.job.read(), Trainer())
     assert set(result.metrics) == {
@@ -57,13 +67,24 @@ def test_features_are_learned_without_labels_and_judged_with_where_and_tuned():
         "tuned_100",
     }
     assert all("nll" not in name for epoch in result.curve for name in epoch)
+    assert tuned == [100, 100]  # two draws of labels
     assert 0 < result.metrics["linear_all"] < result.metrics["linear_100"] < 90
 
 
 @pytest.mark.usefixtures("few_labels")
-def test_own_classes_are_those_of_nets_with_so_many_labels():
+def test_own_classes_are_those_of_nets_with_so_many_labels(monkeypatch):
+    shown: list[int] = []
+
+    def noted(job, read, trainer):
+        learner = trained(job, read, trainer)
+        shown.append(learner.spec_.n_labeled)
+        return learner
+
+    monkeypatch.setattr(e1, "trained", noted)
     one = cell("cnn", e1.own_classes, architecture="(4)3c-2p-(8)3c-2p", epochs=2)
-    result = one.run(one.job.read(), Trainer())
+    read = one.job.read()
+    result = one.run(read, Trainer())
+    assert shown == [100, 100, len(read.data.train)]
     assert set(result.metrics) == {"linear_100", "linear_all"}
     told = Counter((epoch["labels"], epoch["draw"]) for epoch in result.curve)
     assert told == {("100", 0): 2, ("100", 1): 2, ("all", 0): 2}

@@ -273,9 +273,13 @@ def _random(
     found = {}
     for learner, train, test in learners.values():
         if nets.encoder_of(learner) is not None:
-            net = nets.random_filters(learner, train.x)
+            seed = learner.spec_.seed
+            net = nets.random_filters(learner, train.x, seed=seed)
+            kind = (net.architecture, net.batch_norm, learner.image_shape_, seed)
             name = f"random filters {net.architecture}"
-            found.setdefault(name, (name, net, train, test))
+            if kind not in found and any(name == other[0] for other in found.values()):
+                name += f" (of run {len(found) + 1})"
+            found.setdefault(kind, (name, net, train, test))
     return list(found.values())
 
 

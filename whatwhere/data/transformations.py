@@ -12,14 +12,14 @@ with exemplar convolutional neural networks. TPAMI 2016. arXiv:1406.6909, sectio
 """
 
 from dataclasses import dataclass
-from math import ceil, log, log2, pi
+from math import floor, log, log2, pi
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from whatwhere.core import unknown
+from whatwhere.core import InputError, unknown
 
 TRANSLATION = (-0.2, 0.2)  # of the patch's side
 SCALING = (0.7, 1.4)
@@ -32,6 +32,9 @@ KINDS = ("translation", "scaling", "rotation", "contrast", "brightness", "color"
 COLORS = KINDS[3:]
 ALL = "all"
 TINY = 1e-30
+AVERAGED = (
+    0.4  # added to log2: from 1.5 pixels of the image a pixel of the patch on, they are averaged
+)
 AT_ONCE = 2**20  # numbers of a part of the batch: it then stays in a CPU's cache
 
 
@@ -106,6 +109,8 @@ class Transformations:
             return cls(KINDS if names == ALL else (), bounded)
         given = tuple(name.strip() for name in names.split("+"))
         for name in given:
+            if name in (ALL, "none"):
+                raise InputError(f"transformations={names}: {name} stands alone, without a +")
             if name not in KINDS:
                 raise unknown("there is no transformation", name, (*KINDS, ALL, "none"))
         return cls(given, bounded)
@@ -242,12 +247,15 @@ def crop(images: Tensor, boxes: Boxes, size: tuple[int, int], warp: Warp | None 
     # An outer sum; `affine_grid` would multiply matrices.
     grid = torch.stack([_plane(*x, u, v), _plane(*y, u, v)], dim=3)
     patches = _look(images, grid)
-    levels = ceil(log2(max(min(height / h, width / w) / SCALING[0], 1)) - 0.5)
-    if levels > 0 and min(height // h, width // w) > 1:
-        due = step.clamp(min=1).log2().round()[:, None, None, None]
-        for level in range(1, levels + 1):
-            images = F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
-            patches = torch.where(due >= level, _look(images, grid), patches)
+    smallest = min(height / h, width / w) / SCALING[0]  # the largest step that there can be
+    for level in range(1, floor(log2(max(smallest, 1)) + AVERAGED) + 1):
+        images = F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
+        covered = [2**level * side for side in reversed(images.shape[2:])]
+        # Of an odd side the last cell reaches over the border, and so does the whole.
+        stretch = grid.new_tensor([width / covered[0], height / covered[1]])
+        seen = _look(images, (grid + 1) * stretch - 1)
+        due = (step.log2() + AVERAGED).floor()[:, None, None, None]
+        patches = torch.where(due >= level, seen, patches)
     return patches
 
 
@@ -323,7 +331,9 @@ def recolor(x: Tensor, curves: Curves | None, turn: Tensor | None) -> Tensor:
     if turn is not None:
         away = _turned(away, turn)
     if curves is not None:
-        saturation, value = curves.bend(saturation, 0), curves.bend(value, 1)
+        # A gray pixel has no hue that a saturation could show.
+        saturation = curves.bend(saturation, 0).mul_(_not_zero(saturation))
+        value = curves.bend(value, 1)
     return away.mul_(saturation[:, None]).neg_().add_(1).mul_(value[:, None])
 
 

@@ -48,8 +48,8 @@ def features(
     images : ndarray (n, C, H, W)
         uint8, or floats in [0, 1]; of the size that the learner was fitted to, see `as_seen`.
     level : str, optional
-        A level's name, or ``all`` for all of them, each pooled, side by side. Default: the top,
-        which without pooling is what `transform` gives.
+        A level's name, or ``all`` for all of them, each pooled, side by side. Default: what
+        `transform` gives, and where maps are to be pooled or spread, the top.
     pool : {"none", "quadrants", "mean", "max"}
         What is done to the maps of a level: nothing, the maximum of each quarter, the mean, or the
         maximum of all. Vectors are not pooled.
@@ -81,6 +81,8 @@ def features(
         )
 
     def seen(module: Any, x: Tensor) -> Tensor:
+        if level is None and pool == "none" and not where:
+            return module.encode(x).float().cpu()
         found = _levels(module, x, where=where)
         names = list(found) if level == ALL else [level or list(found)[-1]]
         if names[0] not in found:

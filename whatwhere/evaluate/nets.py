@@ -13,13 +13,21 @@ from whatwhere.core import UNLABELED, InputError
 from whatwhere.data.images import Images
 from whatwhere.learner import ImageClassifier, Learner
 from whatwhere.models.cnn import CNN
+from whatwhere.nn.architecture import Dense
 from whatwhere.nn.conv import Encoder
 
 
 def encoder_of(learner: Learner) -> Encoder | None:
-    """Return the `Encoder` that the learner's net begins with; None where it has none."""
+    """Return the `Encoder` that a class net can begin with; None where there is none.
+
+    One with a dense layer that looks at a patch alone is none: a class net's looks at the image.
+    """
     encoder = getattr(learner.module_, "encoder", None)
-    return encoder if isinstance(encoder, Encoder) and encoder.layers else None
+    if not isinstance(encoder, Encoder) or not encoder.layers:
+        return None
+    dense = any(isinstance(layer, Dense) for layer in encoder.layers)
+    whole = encoder.shapes[0] == tuple(learner.image_shape_)
+    return encoder if whole or not dense else None
 
 
 def same_net(learner: Learner, *, seed: int = 0, **settings: Any) -> CNN:
@@ -43,8 +51,8 @@ def same_net(learner: Learner, *, seed: int = 0, **settings: Any) -> CNN:
     encoder = encoder_of(learner)
     if encoder is None:
         raise InputError(
-            f"{runs.snake_case(type(learner).__name__)} has no convolutional encoder, which this "
-            "takes; give a swwae or a cnn"
+            f"{runs.snake_case(type(learner).__name__)} has no convolutional encoder of whole "
+            "images, which this takes; give a swwae or a cnn"
         )
     architecture = "-".join(map(str, encoder.layers))
     return CNN(architecture, batch_norm=encoder.batch_norm, random_state=seed, **settings)

@@ -181,7 +181,10 @@ def components(cell: Cell, read: Read, trainer: "Trainer") -> Result:
 
 
 def own_classes(cell: Cell, read: Read, trainer: "Trainer") -> Result:
-    """Fit the learner with each number of labels, and judge its own classes."""
+    """Fit the learner with each number of labels, and judge its own classes.
+
+    The errors are told under the names of the probes in the same columns.
+    """
     from whatwhere.evaluate import judge
 
     read = shown_part(cell, read)
@@ -206,7 +209,7 @@ def rows(budget: str, data: str) -> Mapping[str, tuple[str, Method, Mapping[str,
     seen = EPOCHS[budget] * (IMAGES[budget] or SIZES[data])
     net = {"architecture": NET}
     # As many transformed patches as the others see images.
-    copies = {"n_seeds": n_seeds, "epochs": seen // n_seeds}
+    copies = {"n_seeds": n_seeds, "epochs": seen // n_seeds, "batch_size": 100}
     without, own = {"epochs": EPOCHS[budget]}, {"epochs": OWN_EPOCHS[budget]}
     return {
         SWWAE: ("swwae", unsupervised, net | without | {"learning_rate": 2e-3}),
@@ -247,13 +250,17 @@ def columns() -> tuple[Column, ...]:
 def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
     """Return what a reader of the table has to know."""
     return (
-        f"The net is {NET} with batch normalization in every row that has a net; features are the "
-        "maxima of the quarters of the maps of all its levels, 896 numbers. What and where: each "
-        "map of a level spread over the four places of its windows, 3,584 numbers.",
-        f"{EPOCHS[budget]} passes over the images without labels, and as many transformed patches "
-        f"for the Exemplar-CNN; {OWN_EPOCHS[budget]} passes for the nets that see the labels, "
-        "which meet the same labeled batches with reconstruction and without.",
-        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels, and {few} of 100 labels. "
+        f"The net is {NET} in every row that has one, with batch normalization but for the "
+        "auto-encoder, which has none, and logistic pixels with cross-entropy: it differs from the "
+        "SWWAE by more than where. Features are the maxima of the quarters of the maps of all "
+        "levels, 896 numbers. What and where: each map of a level spread over the four places of "
+        "its windows, 3,584 numbers.",
+        f"{EPOCHS[budget]} passes over the images without labels in batches of 100, and as many "
+        f"transformed patches, of {N_SEEDS[budget]:,} of the images, for the Exemplar-CNN; "
+        f"{OWN_EPOCHS[budget]} passes for the nets that see the labels, which meet the same "
+        "labeled batches with reconstruction and without.",
+        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels, and {few} of 100 labels, "
+        "which are averaged within a draw of weights. "
         "C of the probes is chosen by cross-validation where each class has ten labels or more.",
         "The learning rate (of three for the SWWAE and the Exemplar-CNN, of two for the "
         "auto-encoder), noise on the SWWAE's images (none or 0.2) and the number of seeds (of "
@@ -261,7 +268,8 @@ def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
         "images of CIFAR-10 beside the 10,000 of the quick budget; all else is as the learner has "
         "it by default.",
         "Fine-tuned: the net begun with the features' encoder, all of it trained with 1,000 "
-        "labels; in the row of random filters it is the same net on labels alone.",
+        "labels by the usual recipe for so many; in the row of random filters it begins with "
+        "random weights.",
         "Minutes of training on one thread of a busy machine, without the probes; of all the row's "
         "nets where it has several.",
         "Published as context: Exemplar-CNN of 92, 256 and 512 maps, trained on the unlabeled "

@@ -244,13 +244,8 @@ class Job:
         if n_labels is not None:
             keep = draw_labels(whole, n_labels, seed=self.label_seed) if n_labels else keep[:0]
         held = np.empty(0, dtype=np.int64)
-        probed = held
-        if n_probe is not None:
-            probed = np.flatnonzero(whole.y >= 0)
-            probed = draw_labels(whole, n_probe, seed=self.label_seed) if n_probe else probed
         if validation is not None:
             drawn = keep if n_labels is not None else keep[:0]
-            drawn = np.union1d(drawn, probed) if n_probe else drawn
             held = draw_validation(whole, validation, keep=drawn, seed=self.label_seed)
         train = hide_labels(whole, np.setdiff1d(keep, held))
         rest = np.setdiff1d(np.arange(len(whole)), held)
@@ -258,7 +253,7 @@ class Job:
             data,
             train.take(rest) if len(held) else train,
             whole.take(held) if len(held) else None,
-            None if n_probe is None else whole.take(np.setdiff1d(probed, held)),
+            None if n_probe is None else _probed(whole, held, n_probe, self.label_seed),
         )
         read.check()
         return read
@@ -399,6 +394,15 @@ class Read:
         shown = self.train.y[self.train.y != UNLABELED]
         counts = np.bincount(shown, minlength=len(self.train.classes))
         return dict(zip(map(str, self.train.classes), counts.tolist(), strict=True))
+
+
+def _probed(whole: Images, held: np.ndarray, n: int, seed: int) -> Images:
+    """Return images that are not held out, with n labels drawn of theirs, or all where n is 0.
+
+    They are drawn last: whoever looks on must not change what is trained and validated on.
+    """
+    rest = hide_labels(whole, np.setdiff1d(np.flatnonzero(whole.y >= 0), held))
+    return whole.take(draw_labels(rest, n, seed=seed) if n else np.flatnonzero(rest.y >= 0))
 
 
 def parse_value(name: str, value: Any, kind: Any) -> Any:

@@ -234,7 +234,7 @@ class Encoder(nn.Module):
         return Code(x, whats, wheres)
 
     def levels(self, x: Tensor, *, with_where: bool = False) -> dict[str, Tensor]:
-        """Return what each pool, each dense layer and the top gave, lowest first.
+        """Return what each layer gave but for convolutions that a pool follows, lowest first.
 
         Parameters
         ----------
@@ -248,14 +248,21 @@ class Encoder(nn.Module):
         dict of str to Tensor (B, C_m, h_m, w_m) or (B, K)
             level1, level2, ...; the last is the top. Without a layer it is the image.
         """
-        found, top = [], len(self.layers) - 1
+        found = []
         for place, layer in enumerate(self.layers):
             x, where = self.up(place, x)
             if isinstance(layer, Pool) and where is not None and with_where:
                 found.append(_spread(x, where, layer.size))
-            elif place == top or not isinstance(layer, Conv):
+            elif self.is_level(place):
                 found.append(x)
         return {f"level{number}": level for number, level in enumerate(found or [x], 1)}
+
+    def is_level(self, place: int) -> bool:
+        """Say whether what this layer gives is a level: not what is still to be pooled."""
+        above = self.layers[place + 1 : place + 2]
+        return not (
+            isinstance(self.layers[place], Conv) and any(isinstance(a, Pool) for a in above)
+        )
 
     def up(self, place: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what the layer at this place makes of what is below it, and where if it pools."""

@@ -140,7 +140,7 @@ class LikelihoodGradient(nn.Module):
                 self.register_buffer(name, torch.full((size,), float("nan")))
         if any(self.sparsity):
             for level, size in enumerate(sizes[1:], 1):
-                self.register_buffer(f"activity{level}", torch.zeros(size))
+                self.register_buffer(f"activity{level}", torch.full((size,), float("nan")))
         self.fast: Sequence[str] = ()
         if negative == FAST:
             slow = [*machine.weights, *machine.biases]
@@ -280,8 +280,7 @@ class LikelihoodGradient(nn.Module):
         """Turn the plain gradient into the centered one, in place, and move the offsets."""
         offsets = [getattr(self, name) for name in self.offsets]
         for offset, mean in zip(offsets, means, strict=True):
-            began = ~offset.isnan()  # no number before the first update
-            offset.copy_(torch.where(began, offset.lerp(mean, OFFSET_RATE), mean))
+            follow(offset, mean, OFFSET_RATE)
         for slope, (low, high) in zip(weights, pairwise(range(len(biases))), strict=True):
             # ⟨(t - ν)(s - μ)ᵀ⟩ = ⟨t sᵀ⟩ - ν⟨s⟩ᵀ - ⟨t⟩μᵀ + νμᵀ, and the last one cancels.
             slope.addr_(offsets[high], biases[low], alpha=-1)
@@ -304,7 +303,12 @@ class LikelihoodGradient(nn.Module):
             if rule is None:
                 continue
             activity = getattr(self, f"activity{level}")
-            activity.lerp_(means[level], 1 - SPARSITY_DAMPING)
+            follow(activity, means[level], 1 - SPARSITY_DAMPING)
             pull = rule.cost * (activity - rule.target)
             biases[level] += pull
             weights[level - 1].addr_(pull, means[level - 1])
+
+
+def follow(running: Tensor, mean: Tensor, rate: float) -> None:
+    """Move a running mean by a part of the way, in place; at first, when it is no number, to it."""
+    running.copy_(torch.where(running.isnan(), mean, running.lerp(mean, rate)))
