@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from whatwhere.evaluate import panels, sampling, strips
 from whatwhere.experiments import dbm_mnist, experiment_1, sparse_regimes
@@ -48,6 +49,7 @@ def machines() -> None:
 def learners() -> None:
     """Draw the errors of experiment 1 by numbers of labels, out of the recorded table."""
     table = json.loads((ROOT / "results" / "experiment-1" / "table.json").read_text("utf-8"))
+    order = list(experiment_1.rows("quick", "mnist"))
     n = [int(one) if one.isdecimal() else experiment_1.IMAGES["quick"] for one in LABELS]
     figure, axes = plt.subplots(1, len(experiment_1.SETS), figsize=(11, 4), layout="constrained")
     for ax, name in zip(axes, experiment_1.SETS.values(), strict=True):
@@ -57,16 +59,17 @@ def learners() -> None:
             for row in own
             if row["cells"][0] and row["cells"][0]["mean"] is not None
         }
-        for number, (row, errors) in enumerate(rows.items()):
+        for row, errors in rows.items():
             style = "o--" if row in (experiment_1.SEMI, experiment_1.ALONE) else "o-"
-            ax.plot(n, errors, style, color=f"C{number}", label=row, ms=3, lw=1.2)
+            ax.plot(n, errors, style, color=f"C{order.index(row)}", label=row, ms=3, lw=1.2)
         ax.set(title=name, xscale="log", yscale="log", xlabel="labels")
+        ax.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
-        ax.grid(alpha=0.2, which="both")
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.grid(alpha=0.2)
     axes[0].set_ylabel("test error, %")
     figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+        *axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
     figure.savefig(IMAGES / "experiment-1.png", dpi=110)
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_judged_is_refused_in_one_line(refused, run, embeddings, 
     assert "leave it out" in refused("probe", embeddings, *data)
     assert "not there" in refused("probe", tmp_path / "none.npz")
     np.savez(tmp_path / "images.npz", x_train=digits.train.x)
-    assert "embeddings are x_train, y_train" in refused("probe", tmp_path / "images.npz")
+    assert "embeddings to probe are x_train, y_train" in refused("probe", tmp_path / "images.npz")
     y = {"y_train": digits.train.y, "y_test": digits.test.y}
     np.savez(tmp_path / "images.npz", x_train=digits.train.x, x_test=digits.test.x, **y)
     assert "embeddings are (n, K)" in refused("probe", tmp_path / "images.npz")

@@ -235,6 +235,14 @@ def test_factors_are_as_often_above_one_as_below():
     assert abs(float(factors.log().mean())) < 5 * log(4) / 12**0.5 / 20_000**0.5
 
 
+def test_what_images_do_not_have_is_not_told():
+    told = {channels: Transformations().of(channels).kinds[3:] for channels in (1, 2, 3, 4)}
+    assert told[3] == ("contrast", "brightness", "color")
+    assert told[1] == ("contrast", "brightness")
+    assert told[2] == told[4] == ("contrast",)
+    assert Transformations(bounded=False).of(3).kinds == KINDS[:4]
+
+
 def test_names_are_read():
     assert Transformations.read("all").kinds == KINDS
     assert Transformations.read("none").kinds == ()

@@ -98,7 +98,8 @@ def probe(
 
     if pool not in POOLS:
         raise unknown("no way to pool is called", pool, POOLS)
-    numbers, probes = names(labels), names(judges)
+    numbers = [str(int(n)) if n.isdecimal() else n for n in names(labels)]
+    probes = names(judges)
     protocol.check(numbers, probes)
     runs = [path for path in sources if path.suffix.lower() != EMBEDDINGS]
     read = None
@@ -194,7 +195,8 @@ def _table(path: Path) -> "dict[str, np.ndarray]":
     keys = ("x_train", "y_train", "x_test", "y_test")
     if any(key not in arrays for key in keys):
         raise InputError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; embeddings are {', '.join(keys)}"
+            f"{path} holds {', '.join(arrays) or 'nothing'}; embeddings to probe are "
+            f"{', '.join(keys)} (whatwhere embed writes one part, without labels)"
         )
     for key in ("x_train", "x_test"):
         if arrays[key].ndim != 2:

@@ -116,7 +116,7 @@ def lines_of(told: Mapping[str, Any]) -> Iterator[str]:
         low, high = floor["interval"]
         yield f"{floor['name']}: error {floor['error']:.2f} % ({low:.2f} to {high:.2f})"
     if all(told.get(name) is None for name in ("error", "reconstruction_mse", "log_likelihood")):
-        yield "nothing to judge: no classifier and no reconstruction; try --probe linear"
+        yield "no classifier and no reconstruction; whatwhere probe RUN judges its features"
 
 
 def say_run(run: Path) -> None:

@@ -29,7 +29,6 @@ POWER, FACTOR, ADDED = (0.25, 4.0), (0.7, 1.4), (-0.1, 0.1)  # of saturation and
 HUE = (-0.1, 0.1)  # of the circle
 
 KINDS = ("translation", "scaling", "rotation", "contrast", "brightness", "color")
-COLORS = KINDS[3:]
 ALL = "all"
 TINY = 1e-30
 AVERAGED = (
@@ -115,6 +114,11 @@ class Transformations:
                 raise unknown("there is no transformation", name, (*KINDS, ALL, "none"))
         return cls(given, bounded)
 
+    def of(self, channels: int) -> "Transformations":
+        """Return those that images of so many channels have."""
+        left = {1: KINDS[:5], 3: KINDS}.get(channels, KINDS[:4]) if self.bounded else KINDS[:4]
+        return Transformations(tuple(kind for kind in self.kinds if kind in left), self.bounded)
+
     @staticmethod
     def numbers(channels: int) -> int:
         """Return how many uniform numbers a patch takes."""
@@ -164,11 +168,9 @@ class Transformations:
             x = contrast(x, palette, self._between(CONTRAST, color[:, :channels], log_scale=True))
             if self.bounded:
                 x.clamp_(0, 1)
-        if not self.bounded or channels not in (1, 3):
-            return x
         rest = color[:, channels:]
-        curves = None
-        if "brightness" in self.kinds:
+        curves, kinds = None, self.of(channels).kinds
+        if "brightness" in kinds:
             curves = Curves(
                 self._between(POWER, rest[:, 0:2], log_scale=True),
                 self._between(FACTOR, rest[:, 2:4], log_scale=True),
@@ -176,7 +178,7 @@ class Transformations:
             )
         if channels == 1:
             return x if curves is None else curves.bend(x, 1)
-        turn = self._between(HUE, rest[:, 6]) if "color" in self.kinds else None
+        turn = self._between(HUE, rest[:, 6]) if "color" in kinds else None
         return x if curves is None and turn is None else recolor(x, curves, turn)
 
     def _warp(self, u: Tensor) -> "Warp":

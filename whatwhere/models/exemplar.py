@@ -656,7 +656,7 @@ class ExemplarCNN(FeatureLearner):
         """Return what the net is shown of images."""
         low, high = spec.bounds
         kinds = Transformations.read(self.transformations, bounded=low >= 0 and high <= 1)
-        return Surrogates(module, kinds, clustered, self.copies, spec.seed)
+        return Surrogates(module, kinds.of(spec.shape[0]), clustered, self.copies, spec.seed)
 
     def _leg(self, module: ExemplarModule, spec: Spec, layer: str) -> Stage:
         """Return a stage that learns the classes of a layer."""
