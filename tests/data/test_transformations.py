@@ -152,7 +152,8 @@ def test_contrast_scales_the_projections_on_the_principal_colors():
 def test_an_image_that_shrinks_stays_where_it_is(side):
     ramp = torch.arange(float(side)).expand(1, 1, side, side)
     zoom = side / 8
-    out = crop(ramp, Boxes(*(torch.zeros(1),) * 2, torch.tensor([zoom])), (8, 8))[0, 0]
+    box = Boxes(torch.zeros(1), torch.zeros(1), torch.tensor([zoom]))
+    out = crop(ramp, box, (8, 8))[0, 0]
     # A pixel of the patch is as bright as the middle of what it covers; at the border less exactly.
     wanted = zoom * (torch.arange(8) + 0.5) - 0.5
     assert ((out - wanted).abs() < zoom / 8).all()

@@ -15,8 +15,7 @@ def images(n: int = 20, side: int = 12) -> Images:
 
 def test_seeds_stand_beside_their_copies(tmp_path):
     train = images()
-    params = {"patch": 8, "n_seeds": 5, "epochs": 1, "random_state": 0}
-    learner = ExemplarCNN("(4)3c-2p", **params).fit(train.x)
+    learner = ExemplarCNN("(4)3c-2p", patch=8, n_seeds=5, epochs=1, random_state=0).fit(train.x)
     seeds, copies = learner.copies_of(train.x, 8, 3)
     assert seeds.shape == (5, 3, 8, 8) and copies.shape == (5, 3, 3, 8, 8)
     assert np.array_equal(copies, learner.copies_of(train.x, 8, 3)[1])
@@ -33,8 +32,8 @@ def test_seeds_stand_beside_their_copies(tmp_path):
 
 def test_without_transformations_a_copy_is_its_seed():
     train = images()
-    params = {"patch": 8, "n_seeds": 4, "epochs": 1, "transformations": "none"}
-    learner = ExemplarCNN("(4)3c-2p", **params).fit(train.x)
+    asked = ExemplarCNN("(4)3c-2p", patch=8, n_seeds=4, epochs=1, transformations="none")
+    learner = asked.fit(train.x)
     seeds, copies = learner.copies_of(train.x, 4, 2)
     assert np.array_equal(copies, seeds[:, None].repeat(2, axis=1))
 
