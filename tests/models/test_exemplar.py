@@ -229,6 +229,11 @@ def test_the_clustered_variant_learns_in_two_legs():
         learner(clusters=12).fit(images())
 
 
+def test_seeds_that_do_not_differ_have_no_clusters():
+    with pytest.raises(InputError, match="the same for all seeds"):
+        learner(clusters=3, epochs=1).fit(np.zeros((20, 3, 8, 8), np.uint8))
+
+
 # The features.
 
 
@@ -313,6 +318,18 @@ def test_a_net_that_begins_with_it_sees_what_it_saw():
     theirs = model.module_.levels(batch)
     for name, level in net.levels(batch).items():
         torch.testing.assert_close(level, theirs[name])
+
+
+def test_of_another_exemplar_net_the_encoder_alone_is_begun_with():
+    former = learner(n_seeds=8, clusters=3, epochs=1).fit(images())
+    given: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-30, "random_state": 3}
+    new = learner(**given).fit(images(seed=1), start=former)
+    for name, value in new.module_.encoder.named_parameters():
+        torch.testing.assert_close(value, former.module_.encoder.state_dict()[name])
+    assert len(new.module_.seed_rows) == 12
+    alone = learner(**given).fit(images(seed=1))
+    for name in ("seed_rows", "seed_boxes", "surrogates.1.weight"):
+        assert torch.equal(new.module_.state_dict()[name], alone.module_.state_dict()[name])
 
 
 def test_a_convolution_that_no_pool_follows_is_a_level():

@@ -57,10 +57,10 @@ def check_weights(run: str, start: "Learner", learner: "Learner", spec: "Spec") 
     InputError
         Naming the first that does not.
     """
-    from whatwhere.learner.start import Start, begin
+    from whatwhere.learner.start import Start
 
     try:
-        begin(learner.build(spec).state_dict(), (), Start(start.module_.state_dict(), ()))
+        learner.plan(spec, Start(start.module_.state_dict(), ()))
     except InputError as error:
         raise InputError(f"--from {run}: {error}") from None
 

@@ -48,7 +48,7 @@ def begin(own: Mapping[str, Tensor], classes: Sequence[Any], start: Start) -> No
     InputError
         If there is no part in common, or one is of another kind; nothing is copied then.
     """
-    ours, theirs = (list(dict.fromkeys(map(_part, state))) for state in (own, start.state))
+    ours, theirs = (list(dict.fromkeys(map(part_of, state))) for state in (own, start.state))
     parts = [part for part in ours if part in theirs]
     if not parts:
         raise InputError(
@@ -58,10 +58,10 @@ def begin(own: Mapping[str, Tensor], classes: Sequence[Any], start: Start) -> No
     # The class layer last: where it does not fit, what is below it may tell why.
     parts.sort(key=lambda part: part == HEAD)
     both = {**own, **start.state}
-    names = [name for part in parts for name in both if _part(name) == part]
+    names = [name for part in parts for name in both if part_of(name) == part]
     for name in names:
         here, there = _shape(own.get(name)), _shape(start.state.get(name))
-        rows = int(_part(name) == HEAD)
+        rows = int(part_of(name) == HEAD)
         if here is None or there is None or here[rows:] != there[rows:]:
             one, other = ("missing" if shape is None else shape for shape in (there, here))
             raise InputError(
@@ -75,13 +75,14 @@ def begin(own: Mapping[str, Tensor], classes: Sequence[Any], start: Start) -> No
     with torch.no_grad():
         for name in names:
             value = start.state[name].to(own[name].device)
-            if _part(name) == HEAD:
+            if part_of(name) == HEAD:
                 own[name][to] = value[of]
             else:
                 own[name].copy_(value)
 
 
-def _part(name: str) -> str:
+def part_of(name: str) -> str:
+    """Return the part of a module that a tensor of this name is in."""
     return name.partition(".")[0]
 
 

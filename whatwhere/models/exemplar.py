@@ -457,6 +457,11 @@ class Clustering(Look):
     def end_epoch(self) -> Mapping[str, float]:
         """Find the clusters; return how many seeds the largest holds."""
         table = self.sums["given"].double().cpu().numpy()
+        if not (table != table[0]).any():
+            raise InputError(
+                "the net gives the same for all seeds, so there are no clusters: the images may "
+                "all be of one color; leave clusters out"
+            )
         directions = normalize(PCA(whiten=True, n_components=0.99).fit_transform(table))
         means = MiniBatchKMeans(self.n_clusters, random_state=self.seed, n_init="auto")
         labels = means.fit_predict(directions)
@@ -574,6 +579,10 @@ class ExemplarCNN(FeatureLearner):
         super().check()
         parse(self.architecture)
         Transformations.read(self.transformations)
+
+    def carries(self, part: str) -> bool:
+        """Say yes of the encoder alone: other images have other seeds and classes."""
+        return part == "encoder"
 
     def choose(self, spec: Spec) -> dict[str, Any]:
         """Return what is chosen for those hyper-parameters that are "auto"."""
