@@ -55,7 +55,7 @@ PLANS = {
     "dbn-mnist": ("quick", None),
     "dbm-mnist": ("quick", None),
     "restoration": ("quick", None),
-    "experiment-1": ("quick", None),
+    "experiment-1": ("quick", 3),
 }
 
 

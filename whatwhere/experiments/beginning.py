@@ -57,10 +57,11 @@ def check_weights(run: str, start: "Learner", learner: "Learner", spec: "Spec") 
     InputError
         Naming the first that does not.
     """
-    from whatwhere.learner.start import Start
+    from whatwhere.learner.start import Start, begin
 
+    known = learner.begins_with(Start(start.module_.state_dict(), ()))
     try:
-        learner.plan(spec, Start(start.module_.state_dict(), ()))
+        begin(learner.build(spec).state_dict(), (), known)
     except InputError as error:
         raise InputError(f"--from {run}: {error}") from None
 

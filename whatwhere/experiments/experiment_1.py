@@ -259,8 +259,8 @@ def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
         f"transformed patches, of {N_SEEDS[budget]:,} of the images, for the Exemplar-CNN; "
         f"{OWN_EPOCHS[budget]} passes for the nets that see the labels, which meet the same "
         "labeled batches with reconstruction and without.",
-        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels, and {few} of 100 labels, "
-        "which are averaged within a draw of weights. "
+        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels at most, told in brackets, and "
+        f"{few} of 100 labels, which are averaged within a draw of weights. "
         "C of the probes is chosen by cross-validation where each class has ten labels or more.",
         "The learning rate (of three for the SWWAE and the Exemplar-CNN, of two for the "
         "auto-encoder), noise on the SWWAE's images (none or 0.2) and the number of seeds (of "

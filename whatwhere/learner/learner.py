@@ -24,7 +24,7 @@ from whatwhere.core import UNLABELED, Encodes, InputError, Reconstructs, unknown
 from whatwhere.data.corruption import Corruption
 from whatwhere.data.rows import Rows
 from whatwhere.learner.inference import Validation, infer
-from whatwhere.learner.start import Start, begin, part_of
+from whatwhere.learner.start import Start, begin
 from whatwhere.train.stage import Stage
 from whatwhere.train.trainer import Trainer
 
@@ -129,8 +129,7 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
         """
         module = self.build(spec)
         if start is not None:
-            known = {name: x for name, x in start.state.items() if self.carries(part_of(name))}
-            begin(module.state_dict(), self._classes(), start._replace(state=known))
+            begin(module.state_dict(), self._classes(), self.begins_with(start))
         stages = self.stages(module, spec)
         named = {stage.name: stage for stage in stages}
         for name, epochs in (self.stage_epochs or {}).items():
@@ -141,9 +140,9 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
             named[name].epochs = int(epochs)
         return module, [stage for stage in stages if stage.epochs]
 
-    def carries(self, part: str) -> bool:
-        """Say whether a part of a module begins as another learner left it, where both have it."""
-        return True
+    def begins_with(self, start: Start) -> Start:
+        """Return what this learner takes over of another one, where both have it: all."""
+        return start
 
     def choose(self, spec: Spec, /) -> dict[str, Any]:
         """Return the values of those hyper-parameters that are left to the data ("auto").

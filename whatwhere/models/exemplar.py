@@ -41,6 +41,7 @@ from whatwhere.core import UNLABELED, Batch, InputError, Terms, joint_sum, key, 
 from whatwhere.data.transformations import ALL, Boxes, Palette, Transformations, crop
 from whatwhere.learner import FeatureLearner, Spec, defaults
 from whatwhere.learner.defaults import AUTO
+from whatwhere.learner.start import Start, part_of
 from whatwhere.nn.architecture import Dense, parse
 from whatwhere.nn.conv import Encoder, in_channels_last
 from whatwhere.nn.pooling import quadrants
@@ -580,9 +581,10 @@ class ExemplarCNN(FeatureLearner):
         parse(self.architecture)
         Transformations.read(self.transformations)
 
-    def carries(self, part: str) -> bool:
-        """Say yes of the encoder alone: other images have other seeds and classes."""
-        return part == "encoder"
+    def begins_with(self, start: Start) -> Start:
+        """Return the encoder alone: other images have other seeds and classes."""
+        own = {name: x for name, x in start.state.items() if part_of(name) == "encoder"}
+        return start._replace(state=own)
 
     def choose(self, spec: Spec) -> dict[str, Any]:
         """Return what is chosen for those hyper-parameters that are "auto"."""
