@@ -60,7 +60,7 @@ def probe(
     ] = "linear,knn,linear_svm",
     level: Annotated[
         str | None,
-        typer.Option(metavar="NAME|all", help="Which level of a run. Default: the top."),
+        typer.Option(metavar="NAME|all", help="Which level of a run. Default: what embed gives."),
     ] = None,
     pool: Annotated[
         str,

@@ -24,6 +24,7 @@ Hinton. A practical guide to training restricted Boltzmann machines. 2010.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from whatwhere.core import (
@@ -43,7 +45,7 @@ from whatwhere.core import (
     joint_sum,
     seeded,
 )
-from whatwhere.learner import ImageClassifier, Spec, defaults
+from whatwhere.learner import ImageClassifier, Spec, defaults, infer
 from whatwhere.learner.defaults import AUTO
 from whatwhere.models.autoencoder import COUNT, RATE, WEIGHT
 from whatwhere.nn import annealing
@@ -572,12 +574,16 @@ class RBM(ImageClassifier):
         Gray pixels of a binary machine are read as probabilities that stand in for a draw: of
         binary images it is the log-likelihood.
         """
+        check_is_fitted(self)
         module: Any = self.module_
         if getattr(self, "_module_of_log_z", None) is not module:
             with seeded(self.spec_.seed, "log Z"):
                 self._log_z: float = module.log_partition().value
             self._module_of_log_z = module
-        return self._apply(lambda net, x: net.score(x).double(), X, RBMModule) - self._log_z
+        # In float64: rounding then depends less on which images stand beside one another.
+        exact: Any = deepcopy(module).double()
+        parts = infer(exact, self._rows(X, reset=False), lambda net, x: net.score(x.double()))
+        return torch.cat([part.cpu() for part in parts]).numpy() - self._log_z
 
 
 def pixel_stage(pixels: Pixels, bias: nn.Parameter, batch_size: int) -> Stage:
