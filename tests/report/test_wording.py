@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from whatwhere.report import render, wording
@@ -62,3 +65,17 @@ def test_labels_that_a_learner_never_looks_at_are_not_said_to_have_been_shown(fo
     assert "without any labels" in text
     assert "whatwhere predict" not in text
     assert "--probe linear" in text
+
+
+def test_many_differences_are_counted_and_not_told_one_by_one():
+    cells = [{"interval": [0.5, 1.0]}, {"interval": [-1.0, 1.0]}, {"interval": None}]
+    rows = [{"label": f"{n} minus other", "cells": cells} for n in range(5)]
+    table = {"columns": ["a", "b", "c"], "differences": rows}
+    read: Any = SimpleNamespace
+    told = wording.differences(read(table=table))
+    assert told == ["Of 10 differences, the intervals of 5 are clear of zero; see below."]
+    few = wording.differences(read(table=table | {"differences": rows[:4]}))
+    assert len(few) == 4
+    assert few[0] == (
+        "The interval of “0 minus other” is clear of zero at a, and includes zero at b."
+    )

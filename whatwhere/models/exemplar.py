@@ -42,6 +42,7 @@ from whatwhere.data.transformations import ALL, Boxes, Palette, Transformations,
 from whatwhere.learner import FeatureLearner, Spec, defaults
 from whatwhere.learner.defaults import AUTO
 from whatwhere.learner.start import Start, part_of
+from whatwhere.models.autoencoder import COUNT, RATE, WEIGHT
 from whatwhere.nn.architecture import Dense, parse
 from whatwhere.nn.conv import Encoder, in_channels_last
 from whatwhere.nn.pooling import quadrants
@@ -52,7 +53,6 @@ from whatwhere.train.update import GradientUpdate, LinearDecay
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-COUNT = Interval(Integral, 1, None, closed="left")
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "sgd": partial(torch.optim.SGD, momentum=0.9),  # the paper's
@@ -568,9 +568,9 @@ class ExemplarCNN(FeatureLearner):
         "epochs": [COUNT, StrOptions({AUTO})],
         "batch_size": [Interval(Integral, 2, None, closed="left"), StrOptions({AUTO})],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "learning_rate": [Interval(Real, 1e-30, 1e30, closed="both")],
+        "learning_rate": [RATE],
         "decay_from": [Interval(Real, 0, 1, closed="left")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "weight_decay": [WEIGHT],
         "batch_norm": ["boolean"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }

@@ -556,6 +556,10 @@ def _reconstructs(run: Run) -> bool:
     )
 
 
+MOST_DIFFERENCES = 4
+"""Rows of differences that are told one by one; more of them are no sentence that anybody reads."""
+
+
 def differences(comparison: Comparison) -> list[str]:
     """Say of each paired difference whether its interval leaves zero out.
 
@@ -567,10 +571,10 @@ def differences(comparison: Comparison) -> list[str]:
     Returns
     -------
     list of str
-        One sentence a row of differences.
+        One sentence a row of differences; of many rows, one sentence in all.
     """
     columns = [str(column) for column in comparison.table.get("columns") or []]
-    sentences = []
+    sentences, n_clear, n = [], 0, 0
     for row in comparison.table.get("differences") or []:
         if not isinstance(row, dict):
             continue
@@ -579,8 +583,11 @@ def differences(comparison: Comparison) -> list[str]:
             ends = interval_of(cell.get("interval")) if isinstance(cell, dict) else None
             if ends:
                 (clear if ends[0] > 0 or ends[1] < 0 else open_).append(column)
+        n_clear, n = n_clear + len(clear), n + len(clear) + len(open_)
         if clear or open_:
             parts = [f"is clear of zero at {listed(clear)}"] if clear else []
             parts += [f"includes zero at {listed(open_)}"] if open_ else []
             sentences.append(f"The interval of “{row.get('label')}” {', and '.join(parts)}.")
+    if len(sentences) > MOST_DIFFERENCES:
+        return [f"Of {n:,} differences, the intervals of {n_clear:,} are clear of zero; see below."]
     return sentences
