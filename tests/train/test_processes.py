@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -218,20 +219,26 @@ def test_torchrun_and_devices_give_the_same_bits_and_say_all_once(tmp_path: Path
 def test_a_refusal_ends_all_processes_with_one_line(tmp_path: Path):
     (tmp_path / "note").touch()
     _, stderr = finish(command(*FIT, "--devices", "2", "--out", tmp_path), 2)
-    (line,) = stderr.strip().splitlines()
-    assert line.startswith("whatwhere: ") and "is not empty" in line
+    assert stderr.startswith("whatwhere: ") and "is not empty" in stderr
+    assert len(stderr.strip().splitlines()) == 1, stderr
     _, stderr = finish(command(*FIT, "--out", tmp_path, by=TORCHRUN), 1)  # torchrun's own code
     assert stderr.count("whatwhere: ") == 1 and "is not empty" in stderr
 
 
-def break_at_the_end(stop: Any) -> None:
-    atexit.register(os.abort)  # as a thread does that outlives the interpreter
+def break_at_the_end(refuse: bool, stop: Any) -> None:
+    # As a thread does that outlives the interpreter.
+    atexit.register(os.write, 2, b"terminate called\n")
     print("done", end="")
+    if refuse:
+        raise InputError("no")
 
 
-def test_how_an_interpreter_is_taken_down_does_not_matter_once_the_work_is_done(capfd):
-    starting.start(Machine(device="cpu", devices=2), break_at_the_end)
-    assert capfd.readouterr().out == "donedone"
+@pytest.mark.parametrize("refuse", [False, True])
+def test_how_an_interpreter_is_taken_down_does_not_matter_once_the_work_is_done(capfd, refuse):
+    with pytest.raises(InputError, match="no") if refuse else nullcontext():
+        starting.start(Machine(device="cpu", devices=2), break_at_the_end, refuse)
+    said = capfd.readouterr()
+    assert not said.err and "done" in said.out
 
 
 def started_by(process: int) -> list[int]:

@@ -62,10 +62,20 @@ def main() -> None:
         if error.errno not in USERS_ERRORS:
             raise
         end(f"{reason(error)}; what was written before is whole", MENDABLE)
+    leave_if_one_of_several(0)
 
 
 def end(line: str, code: int) -> NoReturn:
     """Say one line on stderr and leave; of several processes, the first on each node says it."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"whatwhere: {' '.join(line.split())}", file=sys.stderr)
+    leave_if_one_of_several(code)
     sys.exit(code)
+
+
+def leave_if_one_of_several(code: int) -> None:
+    """Leave, where torchrun or srun started this process and others."""
+    from whatwhere.experiments import starting
+
+    if starting.are_started():
+        starting.leave(code)

@@ -154,7 +154,7 @@ def resume(
     if "job" not in config or (runs.has_weights(run) and not runs.has_checkpoint(run)):
         raise InputError(f"{run} has ended: there is nothing to resume; use evaluate or predict")
     job, machine = Job(**config["job"]), Machine(**config["machine"])
-    if devices is not None or num_nodes is not None or starting.placed(Machine()) != Machine():
+    if devices is not None or num_nodes is not None or starting.are_started():
         machine = replace(machine, devices=devices or 1, num_nodes=num_nodes or 1)
     machine = starting.placed(machine)
     threads = config["threads"]

@@ -66,6 +66,11 @@ def is_first() -> bool:
     return int(os.environ.get(RANK, slurm)) == 0
 
 
+def are_started() -> bool:
+    """Say whether torchrun or srun started this process and others beside it."""
+    return placed(Machine()) != Machine()
+
+
 def are_to_start(machine: Machine) -> bool:
     """Say whether the processes of a placed machine are still to be started."""
     return machine.devices > 1 and not {LOCAL_RANK, SLURM} & set(os.environ)
@@ -173,15 +178,15 @@ def _begin(
             told.put(error)
     except (InputError, OSError) as error:
         told.put(error)
-        sys.exit(1)
+        leave(1)
     except Lost:
         time.sleep(GRACE)  # the parent has to see first whose end broke this one
         raise
-    _leave()
+    leave(0)
 
 
-def _leave() -> NoReturn:
-    """End this process, whose work is done, without taking its interpreter down.
+def leave(code: int) -> NoReturn:
+    """End this process, one of several, without taking its interpreter down.
 
     The threads with which processes ask each other outlive their group, for torch's DDP does not
     let go of it. One that drops what was last asked when the interpreter is half gone ends the
@@ -189,7 +194,7 @@ def _leave() -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def free_port() -> int:
