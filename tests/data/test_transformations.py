@@ -203,10 +203,10 @@ def test_each_number_is_uniform_over_its_own_range_and_moves_nothing_else():
 
 def test_gray_pixels_stay_gray_with_a_turned_hue_and_without():
     gray = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1).clone()
-    curves = Curves(torch.ones(3, 2), torch.ones(3, 2), torch.tensor([[0.1, -0.05]]).expand(3, 2))
+    curves = Curves(torch.ones(3, 2), torch.ones(3, 2), torch.tensor([[0.1, 0.05]]).expand(3, 2))
     for turn in (None, torch.full((3,), 0.05)):
         out = recolor(gray.clone(), curves, turn)
-        torch.testing.assert_close(out, (gray - 0.05).clamp(min=0))
+        torch.testing.assert_close(out, (gray + 0.05).clamp(max=1))
 
 
 @settings(deadline=None)
