@@ -180,6 +180,26 @@ def test_runs_on_different_images_need_data_to_be_judged_on(say, refused, tmp_pa
     assert "has no test part" in refused("probe", run)
 
 
+def test_a_run_is_not_judged_on_images_that_it_was_trained_on(say, refused, tmp_path, digits):
+    x, y = digits.train.x[:, 0], digits.train.y
+    np.savez(tmp_path / "all.npz", x=x, y=y)
+    # 30 of the 100 test images are new; 20 of the others are in this training part too.
+    known = np.arange(200)
+    parts = {
+        "x_train": x[known],
+        "y_train": y[known],
+        "x_test": np.concatenate([x[180:250], digits.test.x[:30, 0]]),
+        "y_test": np.concatenate([y[180:250], digits.test.y[:30]]),
+    }
+    np.savez(tmp_path / "cut.npz", **parts)
+    run = tmp_path / "run"
+    words = ("--epochs", 1, "--set", "architecture=(2)3c-2p", "--labels", "none", "--out", run)
+    assert say("fit", tmp_path / "all.npz", "--model", "swwae", *words)[0] == 0
+    line = refused("probe", run, "--data", tmp_path / "cut.npz", *FAST)
+    assert "50 of the test images of " in line and "were trained on" in line
+    assert say("probe", run, "--data", "digits", *FAST, "--no-floors")[0] == 0
+
+
 def test_evaluate_takes_the_linear_machines_too(say, run):
     words = ("evaluate", run, "digits", "--probe", "linear_svm", "--labels", "100")
     code, said, _ = say(*words)

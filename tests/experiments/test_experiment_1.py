@@ -1,10 +1,14 @@
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from whatwhere.data.images import draw_labels
+from whatwhere.core import UNLABELED
+from whatwhere.data.images import Images, draw_labels, hide_labels
+from whatwhere.data.sources import NAMES
+from whatwhere.data.sources.stl10 import FILES
 from whatwhere.evaluate import nets
 from whatwhere.evaluate.nets import fine_tuned
 from whatwhere.evaluate.probes import PROBES, raw_pixels
@@ -90,6 +94,52 @@ def test_own_classes_are_those_of_nets_with_so_many_labels(monkeypatch):
     assert told == {("100", 0): 2, ("100", 1): 2, ("all", 0): 2}
 
 
+def test_of_few_labeled_images_all_take_part_and_of_the_others_as_many_as_are_wanted():
+    blank = np.zeros((60, 1, 1, 1), np.uint8)
+    blank[:, 0, 0, 0] = range(60)
+    y = np.where(np.arange(60) % 3 == 0, np.arange(60) % 2, UNLABELED)
+    images = Images(blank, y, (0, 1))
+    part = e1.some(images, 45)
+    assert len(part) == 45 and part.n_labeled == 20
+    rows = part.x[:, 0, 0, 0]
+    assert np.all(np.diff(rows.astype(int)) > 0) and np.array_equal(part.y, y[rows])
+    assert e1.labeled(part).tolist() == np.flatnonzero(part.y >= 0).tolist()
+    assert len(e1.some(images, 100)) == 60
+
+
+@pytest.mark.usefixtures("few_labels")
+@pytest.mark.parametrize("model", ["pixels", "pca", "cnn"])
+def test_images_without_a_label_change_no_features_of_the_others(model):
+    method = {"pixels": e1.pixels, "pca": e1.components, "cnn": e1.unsupervised}[model]
+    settings = {"architecture": "(4)3c-2p"} if model == "cnn" else {}
+    one = cell(model, method, **settings)
+    read = one.job.read()
+    whole = read.data.train
+    rows = np.arange(0, len(whole), 3)
+
+    def judged(train: Images) -> Mapping[str, float]:
+        return one.run(replace(read, data=replace(read.data, train=train)), Trainer()).metrics
+
+    found, alone = judged(hide_labels(whole, rows)), judged(whole.take(rows))
+    if model != "pca":  # whose components are those of all images
+        assert found["linear_all"] == pytest.approx(alone["linear_all"])
+    assert found["linear_all"] < 30
+
+
+def test_stl_10_takes_part_where_its_files_are(tmp_path):
+    assert not any("STL" in row for row in e1.plan("quick", None, str(tmp_path)).rows)
+    (tmp_path / "stl10").mkdir()
+    for name in FILES:
+        (tmp_path / "stl10" / name).touch()
+    plan = e1.plan("quick", None, str(tmp_path))
+    assert [row for row in plan.rows if "STL" in row] == [
+        f"STL-10: {row}" for row in e1.rows("quick", "stl10")
+    ]
+    assert ("STL-10: Exemplar-CNN", "STL-10: random filters") in plan.differences
+    assert plan.published[(f"STL-10: {e1.SEMI}", "1,000 labels")] == "25.67"
+    assert any(note.startswith("STL-10") for note in plan.notes)
+
+
 def test_the_images_are_as_many_of_each_class():
     one = cell("pixels", e1.pixels)
     some = replace(one, options={**one.options, "images": 200})
@@ -122,6 +172,6 @@ def test_the_full_budget_has_ten_draws_of_100_labels_and_three_of_the_others():
 def test_surrogates_see_as_many_patches_as_the_others_see_images(data):
     for budget in ("quick", "full"):
         settings = {row: own for row, (_, _, own) in e1.rows(budget, data).items()}
-        images = e1.IMAGES[budget] or e1.SIZES[data]
+        images = e1.IMAGES[budget] or NAMES[data].n_train
         patches = settings[e1.EXEMPLAR]["n_seeds"] * settings[e1.EXEMPLAR]["epochs"]
         assert patches == pytest.approx(settings[e1.SWWAE]["epochs"] * images, rel=0.02)

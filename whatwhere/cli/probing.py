@@ -184,7 +184,24 @@ def _read(
         )
     for line in told_of_skipped(read.skipped):
         tell(line)
+    for run in runs:
+        if trained_on(run) != job.data or run != runs[0]:
+            _refuse_what_was_met(run, read, not no_cache)
     return read
+
+
+def _refuse_what_was_met(run: Path, read: "DataSet", cache: bool) -> None:
+    """Refuse to judge a run on images that it was trained on."""
+    from whatwhere.experiments import beginning
+
+    former = beginning.trained_on(run, cache)
+    assert read.test is not None
+    n = 0 if former is None else beginning.n_met(read.test, former, read.train)
+    if n:
+        raise InputError(
+            f"{n:,} of the test images of {read.name} were trained on by {run}, and would judge it "
+            "too well; name other --data, or cut the same test part off as there"
+        )
 
 
 def _table(path: Path) -> "dict[str, np.ndarray]":

@@ -78,14 +78,9 @@ def check_unseen(run: str, read: Read, cache: bool) -> None:
     InputError
         If it was; how many of them.
     """
-    config = runs.read_config(Path(run))
-    if "job" not in config or (read.test is None and read.validation is None):
+    former = trained_on(Path(run), cache)
+    if former is None:
         return
-    try:
-        former = Job(**config["job"]).read(cache).train
-    except InputError:
-        return
-    now = _digests(read.train)  # what stands in both parts of the data stands there without us
     for part, images, seen, way in (
         ("test", read.test, former, "cut the same part off as there, with the same labels"),
         (
@@ -95,12 +90,35 @@ def check_unseen(run: str, read: Read, cache: bool) -> None:
             "leave --validation out",
         ),
     ):
-        n = 0 if images is None else len((_digests(images) & _digests(seen)) - now)
+        n = 0 if images is None else n_met(images, seen, read.train)
         if n:
             raise InputError(
                 f"{n:,} of the {part} images were trained on by --from {run}, and would judge it "
                 f"too well: {way}, or fit without --from"
             )
+
+
+def trained_on(run: Path, cache: bool) -> Images | None:
+    """Return the training images of a run; None where it does not name them, or they are gone."""
+    config = runs.read_config(run)
+    if "job" not in config:
+        return None
+    try:
+        return Job(**config["job"]).read(cache).train
+    except InputError:
+        return None
+
+
+def n_met(images: Images, seen: Images, beside: Images) -> int:
+    """Return how many different images are among those that were seen.
+
+    Parameters
+    ----------
+    images, seen : Images
+    beside : Images
+        The training part of the images: what stands in both stands there without us.
+    """
+    return len((_digests(images) & _digests(seen)) - _digests(beside))
 
 
 def _digests(images: Images) -> set[bytes]:
