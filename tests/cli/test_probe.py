@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from whatwhere import RBM, SWWAE, load
+from whatwhere import CNN, RBM, SWWAE, ExemplarCNN, load
 from whatwhere.data import sources
 from whatwhere.evaluate import protocol
 from whatwhere.evaluate.features import features
@@ -126,6 +126,31 @@ def test_images_of_another_kind_are_brought_to_what_the_run_saw(say, run, tmp_pa
     assert "raw pixels, svm" in said
 
 
+@pytest.mark.parametrize(
+    "model", [ExemplarCNN("(4)3c-8fc", patch=4, n_seeds=20, epochs=1), RBM(5, epochs=1)]
+)
+def test_each_learner_has_its_own_random_weights_for_a_floor(say, model, digits, tmp_path):
+    model.set_params(random_state=0).fit(digits.train.x[:60]).save(tmp_path / "run")
+    words = ("--labels", "20", "--seeds", "1", "--probes", "knn")
+    code, said, told = say("probe", tmp_path / "run", "--data", "digits", *words)
+    assert code == 0, told
+    net = "(4)3c-8fc" if isinstance(model, ExemplarCNN) else "rbm"
+    assert f"\nrandom filters {net}, knn" in said
+
+
+def test_nets_that_differ_have_floors_of_their_own(say, digits, tmp_path):
+    runs = []
+    for name, norm in (("with", True), ("without", False)):
+        model = CNN("(4)3c-2p", batch_norm=norm, epochs=1, batch_size=50, random_state=0)
+        runs.append(model.fit(digits.train.x[:100]).save(tmp_path / name))
+    words = ("--labels", "20", "--seeds", "2", "--probes", "knn", "--fine-tune")
+    code, said, told = say("probe", *runs, "--data", "digits", *words)
+    assert code == 0, told
+    for floor in ("random filters (4)3c-2p", "(4)3c-2p, labels alone"):
+        assert f"\n{floor}" in said and f"{floor} (2)" in said
+    assert f"{runs[1]}, fine-tuned minus (4)3c-2p, labels alone (2)" in said
+
+
 def test_fine_tuned_nets_stand_beside_the_same_net_on_labels_alone(say, run):
     words = ("--labels", "20", "--seeds", "2", "--probes", "knn", "--no-floors", "--fine-tune")
     code, said, _ = say("probe", run, "--data", "digits", *words, "--json")
@@ -162,7 +187,17 @@ def test_what_cannot_be_judged_is_refused_in_one_line(refused, run, embeddings, 
         y_train=digits.train.y[::-1],
         y_test=digits.test.y,
     )
-    assert "other labels" in refused("probe", run, tmp_path / "other.npz", *data, *FAST)
+    line = refused("probe", run, tmp_path / "other.npz", *data, *FAST)
+    assert "other labels" in line and "training row 0: " in line
+    for words in (("--level", "level1"), ("--pool", "max"), ("--where",), ("--fine-tune",)):
+        assert "ask for a run" in refused("probe", embeddings, *FAST, *words)
+    hot = {"y_train": np.eye(10)[y["y_train"]], "y_test": y["y_test"]}
+    np.savez(tmp_path / "hot.npz", x_train=np.zeros((1198, 2)), x_test=np.zeros((599, 2)), **hot)
+    assert "y.argmax(axis=1)" in refused("probe", tmp_path / "hot.npz", *FAST)
+    bad = {"x_train": np.full((1198, 2), np.nan), "x_test": np.zeros((599, 2))}
+    np.savez(tmp_path / "bad.npz", **bad, **y)
+    line = refused("probe", tmp_path / "bad.npz", *FAST)
+    assert "training part of" in line and "bad.npz" in line and "not finite" in line
     rbm = RBM(5, random_state=0).fit(digits.train.x[:50]).save(tmp_path / "rbm")
     assert "rbm does not keep where" in refused("probe", rbm, *data, *FAST, "--where")
 

@@ -211,13 +211,22 @@ def encoder_weights(module: Any) -> dict[str, Any]:
     return module.encoder.state_dict()
 
 
-def test_random_filters_are_the_untrained_encoder_of_the_same_net(learned):
+def test_random_filters_are_the_untrained_net_cut_as_the_learned_one(learned):
     learner, few = learned
-    net = nets.random_filters(learner, few.x, seed=learner.spec_.seed)
+    net = nets.random_filters(learner)
     fresh = encoder_weights(learner.build(learner.spec_))
     for name, value in encoder_weights(net.module_).items():
         assert (value == fresh[name]).all(), name
+    assert net.transform(few.x).shape == learner.transform(few.x).shape
     assert (net.transform(few.x) != learner.transform(few.x)).any()
+    cnn = nets.same_net(learner, seed=learner.spec_.seed).fit(few.x)
+    np.testing.assert_array_equal(net.transform(few.x), cnn.transform(few.x))
+
+
+def test_what_begins_without_weights_has_no_random_filters(learned):
+    whitening = Whitening(random_state=0).fit(learned[1].x)
+    with pytest.raises(InputError, match="begins without any weights"):
+        nets.random_filters(whitening)
 
 
 def test_fine_tuning_begins_with_the_weights_and_labels_alone_without(learned):
@@ -266,3 +275,21 @@ def test_the_example_of_the_page_runs(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(block, page.name, "exec"), {})
     assert "squared, knn minus pixels, knn" in capsys.readouterr().out
+
+
+def test_labels_that_are_no_classes_are_refused_and_numbers_are_strings():
+    y = [0, 1, 0, 1]
+    for bad, words in ((np.eye(2)[y], "argmax"), ([0, None, 1, 0], "None or nan")):
+        with pytest.raises(InputError, match=words):
+            labels_of(bad, y)
+    with pytest.raises(InputError, match="None or nan"):
+        labels_of(y, [0.0, float("nan")])
+    lists = Source([[0.0], [1.0], [0.1], [1.1]], [[0.0], [1.0]])  # type: ignore[arg-type]
+    known = labels_of(y, [0, 1])
+    (found,) = run({"lists": lists}, known, numbers=("all",), judges=("knn",))
+    assert found["error"] == 0
+    with pytest.raises(InputError, match="are strings"):
+        run({"lists": lists}, known, numbers=(2,), judges=("knn",))  # type: ignore[arg-type]
+    uneven = lists._replace(test=[[0.0, 1.0], [1.0, 1.0]])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 features in the training part and 2 in the test part"):
+        run({"lists": uneven}, known, numbers=("all",), judges=("knn",))

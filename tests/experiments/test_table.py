@@ -206,6 +206,20 @@ def test_means_stand_with_their_interval_where_the_plan_asks_for_it(tmp_path):
     assert told[1][1] == "7.00 [2.03, 11.97] (3)"
 
 
+def test_what_a_row_does_not_measure_has_no_difference_either(tmp_path):
+    columns = tuple(Column(name, metric(name), "", 2, "test") for name in "ab")
+    one, two = cells("one", [{"a": 1.0}]), cells("two", [{"a": 2.0, "b": 3.0}])
+    made = run(tmp_path, columns, one, two, differences=(("two", "one"), ("two", "three")))
+    assert table.lines(made)[-2] == ["two minus one", "+1.00", "–"]
+    assert table.lines(made)[-1] == ["two minus three", "not run", "not run"]
+
+
+def test_a_part_that_no_cell_has_is_refused(tmp_path):
+    plan = Plan("A table", "", ("test",), (*cells("CIFAR-10: SWWAE", [{}]), *cells("two", [{}])))
+    with pytest.raises(InputError, match="did you mean CIFAR-10: SWWAE"):
+        table.run(plan, tmp_path, machine=Machine("cpu"), only="CIFAR10: SWWAE")
+
+
 def test_differences_are_paired_by_draw(tmp_path):
     easy_and_hard = [{"error": 1.0}, {"error": 50.0}]
     other = [{"error": 3.0}, {"error": 52.0}]

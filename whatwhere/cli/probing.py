@@ -102,6 +102,11 @@ def probe(
     probes = names(judges)
     protocol.check(numbers, probes)
     runs = [path for path in sources if path.suffix.lower() != EMBEDDINGS]
+    if not runs and (level or where or fine_tune or pool != "none"):
+        raise InputError(
+            "--level, --pool, --where and --fine-tune ask for a run; embeddings of a file are "
+            "judged as they are"
+        )
     read = None
     if runs or data is not None:
         read = _read(runs, data, data_dir, test_fraction, image_size, how, no_cache)
@@ -178,10 +183,10 @@ def _read(
     )
     read = job.load(not no_cache)
     if read.test is None:
-        raise InputError(
-            f"{job.data} has no test part; name other --data, cut one off it with --test-fraction "
-            "F, or fit again with that"
-        )
+        way = "fit again with --test-fraction F"
+        if job.data != trained_on(runs[0]):
+            way = "cut one off it with --test-fraction F"
+        raise InputError(f"{job.data} has no test part; name other --data, or {way}")
     for line in told_of_skipped(read.skipped):
         tell(line)
     for run in runs:
@@ -222,7 +227,13 @@ def _table(path: Path) -> "dict[str, np.ndarray]":
                 "an image: flatten each, or fit a learner to images"
             )
     for part in ("train", "test"):
-        n, n_labels = len(arrays[f"x_{part}"]), len(arrays[f"y_{part}"])
+        y = arrays[f"y_{part}"]
+        if y.size != len(y):
+            raise InputError(
+                f"y_{part} of {path} has the shape {y.shape}; a row has one class (of one-hot rows "
+                "it is y.argmax(axis=1)), or -1 for none"
+            )
+        n, n_labels = len(arrays[f"x_{part}"]), len(y)
         if n != n_labels:
             raise InputError(
                 f"{path} has {n} rows of x_{part} and {n_labels} of y_{part}; give a label a row "
@@ -252,12 +263,24 @@ def _labels(tables: "dict[Path, dict[str, np.ndarray]]", read: "DataSet | None")
 
     (first, labels), *others = shared.items()
     for name, theirs in others:
-        if called(theirs) != called(labels):
+        if (there := called(theirs)) != (here := called(labels)):
             raise InputError(
-                f"{name} and {first} have other labels, or in another order; sources are judged on "
-                "the same images in the same order"
+                f"{name} and {first} have other labels, or in another order "
+                f"({_differing(there, here)}); sources are judged on the same images in the same "
+                "order"
             )
     return labels
+
+
+def _differing(some: list[list[str | None]], others: list[list[str | None]]) -> str:
+    """Say where labels of the training and the test part differ first."""
+    for part, a, b in zip(("training", "test"), some, others, strict=True):
+        if len(a) != len(b):
+            return f"{len(a):,} and {len(b):,} {part} rows"
+        for row, (one, other) in enumerate(zip(a, b, strict=True)):
+            if one != other:
+                return f"{part} row {row}: {one} and {other}"
+    raise AssertionError("they are the same")
 
 
 def _seen(path: Path, read: "DataSet", rows: "np.ndarray") -> "tuple[Any, Images, Images]":
@@ -286,20 +309,46 @@ def _seen(path: Path, read: "DataSet", rows: "np.ndarray") -> "tuple[Any, Images
 def _random(
     learners: "dict[str, tuple[Any, Images, Images]]",
 ) -> "list[tuple[str, Any, Images, Images]]":
-    """Return each net among the learners with random filters, under a name, and its images."""
+    """Return each learner as it was before it learned, under a name, and its images."""
     from whatwhere.evaluate import nets
 
-    found = {}
+    called, found = Names(), {}
     for learner, train, test in learners.values():
-        if nets.encoder_of(learner) is not None:
-            seed = learner.spec_.seed
-            net = nets.random_filters(learner, train.x, seed=seed)
-            kind = (net.architecture, net.batch_norm, learner.image_shape_, seed)
-            name = f"random filters {net.architecture}"
-            if kind not in found and any(name == other[0] for other in found.values()):
-                name += f" (of run {len(found) + 1})"
-            found.setdefault(kind, (name, net, train, test))
+        try:
+            fresh = nets.random_filters(learner)
+        except InputError:
+            continue
+        name = called.of(f"random filters {_net(learner)}", (type(learner), *_kind(learner)))
+        found.setdefault(name, (name, fresh, train, test))
     return list(found.values())
+
+
+class Names:
+    """Names for things, of which two that are not the same are never called alike."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, Any], str] = {}
+
+    def of(self, name: str, thing: Any) -> str:
+        """Return the name of a thing: as given, or with a number where another is called so."""
+        alike = sum(other == name for other, _ in self.known)
+        return self.known.setdefault((name, thing), f"{name} ({alike + 1})" if alike else name)
+
+
+def _net(learner: Any) -> str:
+    """Return what a learner's net is called: its architecture, or else its kind."""
+    from whatwhere import runs
+    from whatwhere.nn.conv import Encoder
+
+    encoder = getattr(learner.module_, "encoder", None)
+    if isinstance(encoder, Encoder) and encoder.layers:
+        return "-".join(map(str, encoder.layers))
+    return runs.snake_case(type(learner).__name__)
+
+
+def _kind(learner: Any) -> tuple[Any, ...]:
+    """Return what random nets with the same architecture may still differ in."""
+    return getattr(learner, "batch_norm", None), learner.image_shape_, learner.spec_.seed
 
 
 def _fine_tuned(
@@ -315,12 +364,15 @@ def _fine_tuned(
     from whatwhere.data.images import hide_labels
     from whatwhere.evaluate import nets, protocol
 
-    records, compared = [], {}
+    records, compared, called = [], {}, Names()
     for name, (learner, train, test) in learners.items():
         if nets.encoder_of(learner) is None:
             tell(f"{name} has no convolutional encoder to fine-tune; its features are judged alone")
             continue
-        tuned, alone = f"{name}, fine-tuned", f"{nets.same_net(learner).architecture}, labels alone"
+        net = nets.same_net(learner)
+        kind = net.batch_norm, learner.image_shape_
+        tuned = f"{name}, fine-tuned"
+        alone = called.of(f"{net.architecture}, labels alone", kind)
         fresh = alone not in compared.values()
         compared[tuned] = alone
         for n in numbers:

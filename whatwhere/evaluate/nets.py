@@ -1,9 +1,10 @@
-"""What a learner's net is worth once it is tuned with few labels, and the two floors of that.
+"""Floors of a learner's net, and what it is worth once it is tuned with few labels.
 
-The floors are the same net: with the random filters that it begins with, and on labels alone. What
-is trained sees the labeled rows alone, in the same batches; only the weights begin elsewhere.
+The floors are the same net: as it was before it learned, and on labels alone. What is trained sees
+the labeled rows alone, in the same batches; only the weights begin elsewhere.
 """
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,19 @@ def same_net(learner: Learner, *, seed: int = 0, **settings: Any) -> CNN:
     return CNN(architecture, batch_norm=encoder.batch_norm, random_state=seed, **settings)
 
 
-def random_filters(learner: Learner, images: np.ndarray, *, seed: int = 0) -> CNN:
-    """Return the same net as it begins: fitted to images (n, C, H, W) without labels.
+def random_filters(learner: Learner) -> Learner:
+    """Return the learner as it was before it learned: its features are those of random weights.
 
     Raises
     ------
     InputError
-        As `same_net`.
+        If it has no weights to draw: whitening has none.
     """
-    return same_net(learner, seed=seed).fit(images)
+    fresh = copy(learner)
+    fresh.module_ = learner.build(learner.spec_)
+    if not any(weights.numel() for weights in fresh.module_.parameters()):
+        raise InputError(f"{runs.snake_case(type(learner).__name__)} begins without any weights")
+    return fresh
 
 
 def labels_alone(learner: Learner, train: Images, *, seed: int = 0, **settings: Any) -> CNN:

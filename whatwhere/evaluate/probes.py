@@ -62,7 +62,7 @@ class Probe:
         InputError
             If fewer than two classes have labels, or the features are no finite table.
         """
-        x, labels = _table(features), np.asarray(y)
+        x, labels = check_table(features), np.asarray(y)
         if len(x) != len(labels):
             raise InputError(
                 f"{len(x)} rows of features and {len(labels)} labels; give a label a row"
@@ -89,7 +89,7 @@ class Probe:
 
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Return the class of each row of features (n, K)."""
-        return self.classifier.predict(self._scaled(_table(features)))
+        return self.classifier.predict(self._scaled(check_table(features)))
 
     def predict_proba(self, features: ArrayLike) -> np.ndarray:
         """Return the class probabilities (n, n_classes), in the order of sorted classes.
@@ -102,7 +102,7 @@ class Probe:
         if not isinstance(self.classifier, LogisticRegression):
             name = type(self.classifier).__name__
             raise InputError(f"{name} gives no probabilities; use the probe 'linear'")
-        return self.classifier.predict_proba(self._scaled(_table(features)))
+        return self.classifier.predict_proba(self._scaled(check_table(features)))
 
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         if features.shape[1] != len(self.center_):
@@ -252,8 +252,14 @@ def principal_components(fitted: np.ndarray, *parts: np.ndarray) -> list[np.ndar
     return [pca.transform(raw_pixels(part)) for part in parts]
 
 
-def _table(features: ArrayLike) -> np.ndarray:
-    """Return features as finite floats (n, K)."""
+def check_table(features: ArrayLike) -> np.ndarray:
+    """Return features as finite floats (n, K).
+
+    Raises
+    ------
+    InputError
+        If they are none.
+    """
     x = np.asarray(features)
     if x.ndim != 2:
         raise InputError(f"features of shape {x.shape}; a probe reads (n, K): flatten each row")

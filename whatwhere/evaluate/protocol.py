@@ -7,6 +7,7 @@ is the same for all, and falls out of the difference of two sources, draw by dra
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,9 +73,17 @@ def labels_of(
     Raises
     ------
     InputError
-        If a label is none of them.
+        If a label is none of them, or the labels are no list of classes.
     """
+    for part, y in (("training", y_train), ("test", y_test)):
+        if np.ndim(y) != 1:
+            raise InputError(
+                f"{part} labels of shape {np.shape(y)}; give a class a row (of one-hot rows it is "
+                "y.argmax(axis=1)), or -1 for none"
+            )
     parts = [np.asarray(y).tolist() for y in (y_train, y_test)]
+    if any(y is None or (isinstance(y, float) and isnan(y)) for part in parts for y in part):
+        raise InputError("labels hold None or nan; a row without a class has the label -1")
     shown = [[y for y, known in zip(part, labeled(part), strict=True) if known] for part in parts]
     names = tuple(sorted(set(shown[0]))) if classes is None else tuple(classes)
     strangers = sorted({*shown[0], *shown[1]} - {*names})
@@ -105,6 +114,8 @@ def check(numbers: Sequence[str], judges: Sequence[str]) -> None:
     if not numbers or not judges:
         raise InputError("nothing to judge by; name numbers of labels and probes")
     for n in numbers:
+        if not isinstance(n, str):
+            raise InputError(f"{n!r} labels: numbers of labels are strings, '{n}' or 'all'")
         if n != ALL and (not n.isdecimal() or int(n) == 0):
             raise InputError(f"{n!r} labels: it takes all, or a number from 1 on")
     for judge in judges:
@@ -173,7 +184,7 @@ def run(
     labels : Labels
         Of all of them; see `labels_of`.
     numbers : sequence of str
-        Of labels that are shown: ``all``, or how many in total.
+        Of labels that are shown: ``all``, or how many in total (``"100"``).
     draws : int
         How often so many labels are drawn.
     judges : sequence of str
@@ -197,6 +208,10 @@ def run(
         has a label, or there are not so many labels.
     """
     rows = np.arange(len(labels.train)) if rows is None else rows
+    sources = {
+        name: Source(np.asarray(source.train), np.asarray(source.test), tuple(source.probes))
+        for name, source in sources.items()
+    }
     check(numbers, [*judges, *(one for source in sources.values() for one in source.probes)])
     _check_rows(sources, labels, len(rows))
     # What cannot be drawn is refused before minutes of work.
@@ -347,5 +362,14 @@ def _check_rows(sources: Mapping[str, Source], labels: Labels, n_rows: int) -> N
                     f"{name} has {len(table)} {part} rows, and there are {n} labels; "
                     "give a label a row (-1 for none)"
                 )
+            try:
+                probes.check_table(table)
+            except InputError as error:
+                raise InputError(f"{part} part of {name}: {error}") from None
+        if (one := source.train.shape[1]) != (other := source.test.shape[1]):
+            raise InputError(
+                f"{name} has {one} features in the training part and {other} in the test part; "
+                "make both with the same net"
+            )
     if not (labels.test != UNLABELED).any():
         raise InputError("no test row has a label; name data with labels to judge by")

@@ -18,6 +18,10 @@ CONTENTS = {  # name on the command line: file, what it is
     "dbm-mnist": ("dbm_mnist", "Deep Boltzmann machines on MNIST: bound, and error by labels"),
     "restoration": ("restoration", "Half of an image restored: in one pass, or by Gibbs sampling"),
     "experiment-1": ("experiment_1", "Features without labels: SWWAE, Exemplar-CNN and others"),
+    "exemplar-cifar10": (
+        "exemplar_cifar10",
+        "Exemplar-CNN on CIFAR-10: seeds, copies, transformations",
+    ),
     "outliers": ("outlier_classes", "Classes held out of MNIST and Fashion-MNIST, found again"),
 }
 

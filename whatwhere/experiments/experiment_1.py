@@ -62,6 +62,7 @@ DIFFERENCES = (
     (SWWAE, COPYING),
     (SWWAE, RANDOM),
     (EXEMPLAR, RANDOM),
+    (COPYING, RANDOM),
     (SEMI, ALONE),
 )
 ON_STL10 = (
@@ -292,9 +293,10 @@ def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
         f"transformed patches, of {N_SEEDS[budget]:,} of the images, for the Exemplar-CNN; "
         f"{OWN_EPOCHS[budget]} passes for the nets that see the labels, which meet the same "
         "labeled batches with reconstruction and without.",
-        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels at most, told in brackets, and "
-        f"{few} of 100 labels, which are averaged within a draw of weights. "
-        "C of the probes is chosen by cross-validation where each class has ten labels or more.",
+        f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels at most, told in brackets"
+        + (f"; {few} of 100 labels, averaged within a draw of weights" if few > n_seeds else "")
+        + ". C of the probes is chosen by cross-validation where each class has ten labels or "
+        "more.",
         "The learning rate (of three for the SWWAE and the Exemplar-CNN, of two for the "
         "auto-encoder), noise on the SWWAE's images (none or 0.2) and the number of seeds (of "
         "five) were chosen by the error of the linear probe with 1,000 labels, on 4,000 training "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whatwhere import runs
-from whatwhere.core import InputError
+from whatwhere.core import InputError, unknown
 from whatwhere.experiments.job import Machine
 from whatwhere.experiments.plan import Cell, Plan, test_error
 
@@ -67,9 +67,14 @@ def run(
 
     Raises
     ------
+    InputError
+        If no cell is to be run by `only`.
     Interrupted
         After Ctrl-C; finished cells are kept, and a running one goes on next time.
     """
+    if not any(only in cell.name for cell in plan.cells):
+        rows = list(dict.fromkeys(cell.row for cell in plan.cells))
+        raise unknown("--only: no cell of the table holds", only, rows)
     folder = _folder(out)
     missing = [
         cell for cell in plan.cells if only in cell.name and not (folder / cell.file).exists()
@@ -235,7 +240,10 @@ def write_table(plan: Plan, out: Path, command: str = "") -> dict[str, Any]:
 
     def difference(row: str, other: str, column: str) -> dict[str, Any] | None:
         a, b = known(row, column), known(other, column)
-        return measures.paired_difference(a, b) if a.keys() & b.keys() else None
+        if a.keys() & b.keys():
+            return measures.paired_difference(a, b)
+        both = values.get((row, column), {}).keys() & values.get((other, column), {}).keys()
+        return {"mean": None, "n": len(both)} if both else None
 
     def marked(row: str) -> str:
         return row + PROBED * (row in probed)
