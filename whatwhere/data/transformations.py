@@ -148,7 +148,8 @@ class Transformations:
         rows = len(images)
         if images.device.type == "cpu":
             channels = images.shape[1]
-            rows = max(1, AT_ONCE // (channels * max(size[0] * size[1], images[0, 0].numel())))
+            numbers = max(size[0] * size[1], images[0, 0].numel() // 4)  # of its means over 2 x 2
+            rows = max(1, AT_ONCE // (channels * numbers))
         # Filled part by part, so that no more than one part is held beside it. Measured: what is
         # freed and asked for anew of the system takes as long as two of the transformations.
         made = images.new_empty(len(images), images.shape[1], *size)

@@ -81,8 +81,13 @@ def rows(budget: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def surrogate(record: Mapping[str, Any]) -> float | None:
-    """Return the surrogate loss of the last epoch, in nats."""
-    found = [epoch["surrogate"] for epoch in record["curve"] if "surrogate" in epoch]
+    """Return the surrogate loss of the last epoch of the last leg, in nats."""
+    found = [
+        value
+        for epoch in record["curve"]
+        for name, value in epoch.items()
+        if name.endswith("/surrogate")
+    ]
     return found[-1] if found else None
 
 

@@ -1,7 +1,7 @@
 """Tables before they are run: which cells there are, how one is run, what a column reads of it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -207,6 +207,15 @@ class Plan:
     notes: tuple[str, ...] = ()
     draws: str = "draws of labels and seeds"
     intervals: bool = False
+
+    def part(self, rows: Collection[str]) -> "Plan":
+        """Return the table with these rows alone, and the differences among them."""
+        return replace(
+            self,
+            cells=tuple(cell for cell in self.cells if cell.row in rows),
+            published={at: told for at, told in self.published.items() if at[0] in rows},
+            differences=tuple(pair for pair in self.differences if {*pair} <= {*rows}),
+        )
 
     @property
     def rows(self) -> list[str]:

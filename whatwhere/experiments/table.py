@@ -63,7 +63,8 @@ def run(
     command : str
         For the record.
     only : str
-        Run only the cells whose name holds this text.
+        Run only the cells whose name holds this text. The table has their rows, and those of cells
+        that were run before.
 
     Raises
     ------
@@ -76,6 +77,9 @@ def run(
         rows = list(dict.fromkeys(cell.row for cell in plan.cells))
         raise unknown("--only: no cell of the table holds", only, rows)
     folder = _folder(out)
+    plan = plan.part(
+        {cell.row for cell in plan.cells if only in cell.name or (folder / cell.file).exists()}
+    )
     missing = [
         cell for cell in plan.cells if only in cell.name and not (folder / cell.file).exists()
     ]
