@@ -284,12 +284,14 @@ def test_labels_that_are_no_classes_are_refused_and_numbers_are_strings():
             labels_of(bad, y)
     with pytest.raises(InputError, match="None or nan"):
         labels_of(y, [0.0, float("nan")])
-    lists = Source([[0.0], [1.0], [0.1], [1.1]], [[0.0], [1.0]])  # type: ignore[arg-type]
+    rows: Any = [[0.0], [1.0], [0.1], [1.1]]
+    number: Any = 2
+    lists = Source(rows, rows[:2])
     known = labels_of(y, [0, 1])
     (found,) = run({"lists": lists}, known, numbers=("all",), judges=("knn",))
     assert found["error"] == 0
     with pytest.raises(InputError, match="are strings"):
-        run({"lists": lists}, known, numbers=(2,), judges=("knn",))  # type: ignore[arg-type]
-    uneven = lists._replace(test=[[0.0, 1.0], [1.0, 1.0]])  # type: ignore[arg-type]
+        run({"lists": lists}, known, numbers=(number,), judges=("knn",))
+    uneven = lists._replace(test=np.eye(2))
     with pytest.raises(InputError, match="1 features in the training part and 2 in the test part"):
         run({"lists": uneven}, known, numbers=("all",), judges=("knn",))

@@ -68,7 +68,7 @@ DIFFERENCES = (
 ON_STL10 = (
     "STL-10: all of its 5,000 labeled images are among those that are learned from; all labels are "
     "these 5,000. The draws of 1,000 are ours, not the ten published ones. Its images have nine "
-    "times the pixels of CIFAR-10's, and its cells take as much longer."
+    "times the pixels of CIFAR-10's."
 )
 IMAGES = {"quick": 10_000, "full": None}  # training images; None for all
 EPOCHS = {"quick": 3, "full": 12}  # passes over them, without labels

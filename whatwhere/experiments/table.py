@@ -74,8 +74,7 @@ def run(
         After Ctrl-C; finished cells are kept, and a running one goes on next time.
     """
     if not any(only in cell.name for cell in plan.cells):
-        rows = list(dict.fromkeys(cell.row for cell in plan.cells))
-        raise unknown("--only: no cell of the table holds", only, rows)
+        raise unknown("--only: no cell of the table holds", only, plan.rows)
     folder = _folder(out)
     plan = plan.part(
         {cell.row for cell in plan.cells if only in cell.name or (folder / cell.file).exists()}
