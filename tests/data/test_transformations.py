@@ -13,6 +13,7 @@ from whatwhere.core import InputError
 from whatwhere.data.transformations import (
     CONTRAST,
     KINDS,
+    PLANES,
     Boxes,
     Curves,
     Palette,
@@ -40,6 +41,12 @@ def palette(channels: int, seed: int = 0) -> Palette:
 
 def warp(*, dy: float = 0, dx: float = 0, scale: float = 1, turn: float = 0) -> Warp:
     return Warp(torch.tensor([[dy, dx]]), torch.tensor([scale]), torch.tensor([turn]))
+
+
+def recolored(x: Tensor, curves: Curves, turn: Tensor | None) -> Tensor:
+    out = x.clone()
+    recolor(out, curves, turn, x.new_empty(PLANES, len(x), *x.shape[2:]))
+    return out
 
 
 def run(kinds: tuple[str, ...], x: Tensor, *, bounded: bool = True, seed: int = 0) -> Tensor:
@@ -141,7 +148,7 @@ def test_a_zoomed_patch_is_made_of_means_not_of_single_pixels():
 
 def test_contrast_scales_the_projections_on_the_principal_colors():
     x, colors, factors = random(5, 3, 4, 4), palette(3), 0.5 + random(5, 3, seed=1)
-    out = contrast(x, colors, factors)
+    contrast(x, colors, factors, out := torch.empty_like(x))
     mean = colors.mean[:, None, None]
     before = torch.einsum("kc,bchw->bkhw", colors.principal, x - mean)
     after = torch.einsum("kc,bchw->bkhw", colors.principal, out - mean)
@@ -205,7 +212,7 @@ def test_gray_pixels_stay_gray_with_a_turned_hue_and_without():
     gray = torch.tensor([0.0, 0.3, 1.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1).clone()
     curves = Curves(torch.ones(3, 2), torch.ones(3, 2), torch.tensor([[0.1, 0.05]]).expand(3, 2))
     for turn in (None, torch.full((3,), 0.05)):
-        out = recolor(gray.clone(), curves, turn)
+        out = recolored(gray, curves, turn)
         torch.testing.assert_close(out, (gray + 0.05).clamp(max=1))
 
 
@@ -220,7 +227,7 @@ def test_gray_pixels_stay_gray_with_a_turned_hue_and_without():
 def test_colors_are_those_of_the_standard_library(pixel, turn, power, factor, added):
     rgb = [part / 255 for part in pixel]
     curves = Curves(*(torch.tensor([part]) for part in (power, factor, added)))
-    out = recolor(torch.tensor(rgb).view(1, 3, 1, 1), curves, torch.tensor([turn]))
+    out = recolored(torch.tensor(rgb).view(1, 3, 1, 1), curves, torch.tensor([turn]))
     hue, *rest = colorsys.rgb_to_hsv(*rgb)
     saturation, value = (
         min(max(f * part**p + a, 0), 1)

@@ -35,6 +35,7 @@ AVERAGED = (
     0.4  # added to log2: from 1.5 pixels of the image a pixel of the patch on, they are averaged
 )
 AT_ONCE = 2**19  # numbers of a part of the batch: it then stays in a CPU's cache
+PLANES = 5  # that `recolor` works in
 
 
 class Boxes(NamedTuple):
@@ -150,9 +151,10 @@ class Transformations:
             channels = images.shape[1]
             numbers = max(size[0] * size[1], images[0, 0].numel() // 4)  # of its means over 2 x 2
             rows = max(1, AT_ONCE // (channels * numbers))
-        # Filled part by part, so that no more than one part is held beside it. Measured: to ask
-        # the system anew for what was freed takes up to a quarter of the time.
+        # Filled part by part, so that no more than one part is held beside it, and in planes that
+        # all parts share. Measured: to ask the system for memory takes longer than to compute.
         made = images.new_empty(len(images), images.shape[1], *size)
+        room = images.new_empty(PLANES, min(rows, len(images)), *size)
         parts = zip(
             images.split(rows),
             *(part.split(rows) for part in (*boxes, uniform)),
@@ -160,25 +162,28 @@ class Transformations:
             strict=True,
         )
         for x, *box, u, out in parts:
-            self._part(x, Boxes(*box), size, palette, u, out)
+            self._part(x, Boxes(*box), palette, u, out, room)
         return made
 
     def _part(
         self,
         images: Tensor,
         boxes: Boxes,
-        size: tuple[int, int],
         palette: Palette,
         u: Tensor,
         out: Tensor,
+        room: Tensor,
     ) -> None:
-        channels = images.shape[1]
+        channels, *size = out.shape[1:]
         place, color = u[:, :4], u[:, 4:]
-        x = crop(images, boxes, size, self._warp(place))
+        x = crop(images, boxes, (size[0], size[1]), self._warp(place))
         if "contrast" in self.kinds:
-            x = contrast(x, palette, self._between(CONTRAST, color[:, :channels], log_scale=True))
+            factors = self._between(CONTRAST, color[:, :channels], log_scale=True)
+            contrast(x, palette, factors, out)
             if self.bounded:
-                x.clamp_(0, 1)
+                out.clamp_(0, 1)
+        else:
+            out.copy_(x)
         rest = color[:, channels:]
         curves, kinds = None, set(self.of(channels).kinds)
         if "brightness" in kinds:
@@ -189,9 +194,9 @@ class Transformations:
             )
         turn = self._between(HUE, rest[:, 6]) if "color" in kinds else None
         if channels == 3 and kinds.intersection(KINDS[4:]):
-            recolor(x, curves, turn, out)
-        else:
-            out.copy_(x if curves is None else curves.bend(x, 1))
+            recolor(out, curves, turn, room)
+        elif curves is not None:
+            curves.bend(out, 1)
 
     def _warp(self, u: Tensor) -> "Warp":
         rows = u.new_ones(len(u))
@@ -286,19 +291,22 @@ def _look(images: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def contrast(x: Tensor, palette: Palette, factors: Tensor) -> Tensor:
-    """Return patches whose projections on the principal colors are scaled.
+def contrast(x: Tensor, palette: Palette, factors: Tensor, out: Tensor) -> None:
+    """Make patches whose projections on the principal colors are scaled.
 
     Parameters
     ----------
     x : Tensor (B, C, h, w)
     palette : Palette
     factors : Tensor (B, C)
+    out : Tensor (B, C, h, w)
+        What is filled with them.
     """
     mean, rows = palette
     matrix = torch.einsum("ki,bk,kj->bij", rows, factors, rows)
     offset = mean - matrix @ mean
-    return torch.baddbmm(offset[:, :, None], matrix, x.flatten(2)).view_as(x)
+    torch.bmm(matrix, x.flatten(2), out=out.flatten(2))
+    out.add_(offset[:, :, None, None])
 
 
 class Curves(NamedTuple):
@@ -314,16 +322,14 @@ class Curves(NamedTuple):
     added: Tensor
 
     def bend(self, s: Tensor, column: int) -> Tensor:
-        """Return what becomes of saturation or value, in [0, 1], of shape (B, ...)."""
+        """Bend saturation or value, in [0, 1], of shape (B, ...), in place."""
         power, factor, added = (part[:, column].view(-1, *[1] * (s.ndim - 1)) for part in self)
         # By the logarithm, which is -inf for 0. Measured: a fifth of the time of `pow`.
-        return torch.addcmul(factor.log2(), power, s.log2()).exp2_().add_(added).clamp_(0, 1)
+        return s.log2_().mul_(power).add_(factor.log2()).exp2_().add_(added).clamp_(0, 1)
 
 
-def recolor(
-    x: Tensor, curves: Curves | None, turn: Tensor | None, out: Tensor | None = None
-) -> Tensor:
-    """Return color patches with saturation and value bent, and the hue turned.
+def recolor(x: Tensor, curves: Curves | None, turn: Tensor | None, room: Tensor) -> None:
+    """Bend saturation and value of color patches, and turn their hue, in place.
 
     A pixel is v (1 - s (1 - w)), where w in [0, 1] of each channel depends on the hue alone.
 
@@ -334,27 +340,31 @@ def recolor(
     curves : Curves, optional
     turn : Tensor (B,), optional
         Parts of the circle, less than a sixth.
-    out : Tensor (B, 3, h, w), optional
-        What is filled with them.
+    room : Tensor (PLANES, B or more, h, w)
+        To work in.
     """
+    value, chroma, saturation, *others = room[:, : len(x)]
     r, g, b = x.unbind(1)
-    value = torch.maximum(torch.maximum(r, g), b)
-    chroma = value - torch.minimum(torch.minimum(r, g), b)
-    saturation = chroma / value.clamp(min=TINY)
-    away = (value[:, None] - x).div_(chroma.clamp_(min=TINY)[:, None])  # 1 - w
+    torch.maximum(torch.maximum(r, g, out=value), b, out=value)
+    torch.minimum(torch.minimum(r, g, out=chroma), b, out=chroma)
+    torch.sub(value, chroma, out=chroma)
+    torch.clamp(value, min=TINY, out=saturation)
+    torch.div(chroma, saturation, out=saturation)
+    away = torch.sub(value[:, None], x, out=x).div_(chroma.clamp_(min=TINY)[:, None])  # 1 - w
     if curves is not None:
+        colored = torch.ceil(saturation, out=chroma)
         # A gray pixel has no hue that a saturation could show.
-        saturation = curves.bend(saturation, 0).mul_(saturation.ceil_())
-        value = curves.bend(value, 1)
+        curves.bend(saturation, 0).mul_(colored)
+        curves.bend(value, 1)
     span = saturation.mul_(value)
     if turn is not None:
-        # It gives 2 - w, so the pixel is v + v s less v s (2 - w).
-        away, value = _turned(away, turn), value + span
-    return torch.addcmul(value[:, None], away, span[:, None], value=-1, out=out)
+        _turn(away, turn, chroma, *others)
+        value.add_(span)  # the pixel is v + v s less v s (2 - w)
+    torch.sub(value[:, None], away.mul_(span[:, None]), out=x)
 
 
-def _turned(away: Tensor, turn: Tensor) -> Tensor:
-    """Return 2 - w (B, 3, h, w) of the hues turned by parts of the circle, in place.
+def _turn(away: Tensor, turn: Tensor, stronger: Tensor, hue: Tensor, other: Tensor) -> None:
+    """Make 2 - w (B, 3, h, w) of the hues turned by parts of the circle, in place.
 
     Parameters
     ----------
@@ -362,14 +372,19 @@ def _turned(away: Tensor, turn: Tensor) -> Tensor:
         1 - w, where one channel at least is 0.
     turn : Tensor (B,)
         Less than a sixth of the circle.
+    stronger, hue, other : Tensor (B, h, w)
+        To work in.
     """
     r, g, b = away.unbind(1)
     # In sixths of the circle, red is 0, green 2, blue 4; the strongest channel is 0 away, and so
     # `ceil` says whether another one is stronger. The hue is from -1 to 5, the turn in (-1, 1).
-    hue = torch.lerp((r - b).add_(2), (g - r).add_(4), g.ceil())
-    hue = torch.lerp(b - g, hue, r.ceil()).add_(6 * turn[:, None, None])
+    torch.sub(r, b, out=hue).add_(2)
+    torch.sub(g, r, out=other).add_(4)
+    hue.lerp_(other, torch.ceil(g, out=stronger))
+    torch.sub(b, g, out=other)
+    torch.lerp(other, hue, torch.ceil(r, out=stronger), out=hue).add_(6 * turn[:, None, None])
     # w is 1 up to one sixth from the channel's own hue, and 0 from two sixths on.
     torch.sub(hue, 3, out=r).abs_().sub_(3).abs_()
     torch.sub(hue, 2, out=g).abs_()
     torch.sub(hue, 1, out=b).abs_().sub_(3).abs_()
-    return away.clamp_(1, 2)
+    away.clamp_(1, 2)
