@@ -17,8 +17,7 @@ from whatwhere.experiments.job import Job
 from whatwhere.experiments.plan import Cell, trained
 from whatwhere.train.trainer import Trainer
 
-# As small as the protocol allows, with its numbers of labels.
-LABELS = {"100": [0, 1], "1000": [0], "4000": [0], "all": [0]}
+LABELS = {"100": [0, 1], "all": [0]}  # digits have no 4000
 
 
 def cell(model: str, method: e1.Method, **settings: object) -> Cell:
@@ -28,8 +27,7 @@ def cell(model: str, method: e1.Method, **settings: object) -> Cell:
 
 @pytest.fixture
 def few_labels(monkeypatch):
-    """Digits have no 4000 labels: ask for what there is."""
-    monkeypatch.setattr(e1, "LABELS", ("100", "all"))
+    monkeypatch.setattr(e1, "LABELS", tuple(LABELS))
     judges = {"linear": ("100", "all"), "knn": ("100",)}
     monkeypatch.setattr(e1, "JUDGES", judges)
     monkeypatch.setattr(e1, "SOME", "100")
@@ -161,11 +159,28 @@ def test_every_set_has_every_row_and_every_cell_its_own_file(budget):
     assert {row for pair in plan.differences for row in pair} <= set(plan.rows)
 
 
-def test_the_full_budget_has_ten_draws_of_100_labels_and_three_of_the_others():
-    plan = e1.plan("full", None, None)
-    for name in ("100", "1000"):
-        met = [d for one in plan.cells[:: len(plan.rows)] for d in one.options["draws"][name]]
-        assert sorted(met) == list(range(10 if name == "100" else 3))
+@pytest.mark.parametrize(("budget", "weights"), [("quick", 10), ("full", 3)])
+def test_of_three_draws_of_the_weights_on_there_are_ten_of_100_labels(budget, weights):
+    plan = e1.plan(budget, 3, None)
+    cells = [one for one in plan.cells if one.row == plan.rows[0]]
+    assert [one.draw for one in cells] == list(range(weights))
+    for n in e1.LABELS[:-1]:
+        met = [draw for one in cells for draw in one.options["draws"].get(n, [])]
+        assert sorted(met) == list(range(10 if n == "100" else 3))
+    assert len({one.file for one in plan.cells}) == len(plan.cells) == weights * len(plan.rows)
+
+
+@pytest.mark.usefixtures("few_labels")
+@pytest.mark.parametrize("model", ["swwae", "cnn"])
+def test_a_further_draw_is_judged_with_100_labels_alone(model, monkeypatch):
+    monkeypatch.setattr(e1, "SOME", "all")
+    method = {"swwae": e1.unsupervised, "cnn": e1.own_classes}[model]
+    one = cell(model, method, architecture="(4)3c-2p", epochs=1)
+    one = replace(one, options={**one.options, "draws": {"100": [4]}})
+    found = one.run(one.job.read(), Trainer())
+    assert set(found.metrics) == ({"linear_100", "knn_100"} if model == "swwae" else {"linear_100"})
+    record = {"curve": found.curve, "options": one.options}
+    assert found.curve and e1.minutes(record) is None
 
 
 @pytest.mark.parametrize("data", list(e1.SETS))

@@ -74,7 +74,9 @@ IMAGES = {"quick": 10_000, "full": None}  # training images; None for all
 EPOCHS = {"quick": 3, "full": 12}  # passes over them, without labels
 OWN_EPOCHS = {"quick": 3, "full": 2}  # of nets that see the labels
 N_SEEDS = {"quick": 500, "full": 2000}
-SEEDS, DRAWS_OF_FEW = {"quick": 1, "full": 3}, {"quick": 1, "full": 10}
+SEEDS, ENOUGH, DRAWS_OF_FEW = {"quick": 1, "full": 3}, 3, 10
+WITHIN = {"quick": False, "full": True}
+"""Whether the further draws of 100 labels share the weights of the others, for want of time."""
 JUDGES = {"linear": LABELS, "knn": (SOME,), "svm": (SOME,), "linear_svm": (MORE,)}
 
 
@@ -153,6 +155,7 @@ def judged(cell: Cell, read: Read, x: np.ndarray, z: np.ndarray) -> dict[str, fl
         f"{judge}_{n}": error(cell, read, judge, lambda rows: x[np.searchsorted(known, rows)], z, n)
         for judge, numbers in JUDGES.items()
         for n in numbers
+        if n in cell.options["draws"]
     }
 
 
@@ -169,6 +172,8 @@ def unsupervised(cell: Cell, read: Read, trainer: "Trainer") -> Result:
         return features(learner, images, level=ALL, pool="quadrants", where=where)
 
     metrics = judged(cell, read, seen(read.train.x[labeled(read.train)]), seen(read.test.x))
+    if SOME not in cell.options["draws"]:
+        return Result(metrics, learner.history_)
     if isinstance(learner.module_, HasWhere):
         # Four times as many numbers: of those images alone that are needed.
         own = partial(seen, where=True)
@@ -226,9 +231,9 @@ def own_classes(cell: Cell, read: Read, trainer: "Trainer") -> Result:
     metrics, curve = {}, []
     # Several trainings cannot share a checkpoint: a cell that was stopped begins anew.
     trainer = replace(trainer, checkpoint=None)
-    for n in LABELS:
+    for n, draws in cell.options["draws"].items():
         errors = []
-        for draw in cell.options["draws"][n]:
+        for draw in draws:
             few = replace(read, train=hide_labels(read.train, drawn(read, n, draw)))
             learner = trained(replace(cell.job, labels=n, label_seed=draw), few, trainer)
             errors.append(judge.evaluate(learner, read.test)["error"])
@@ -258,9 +263,9 @@ def rows(budget: str, data: str) -> Mapping[str, tuple[str, Method, Mapping[str,
 
 
 def minutes(record: Mapping[str, Any]) -> float | None:
-    """Return how long the cell's nets were trained, without the probes."""
-    curve = record["curve"]
-    return sum(epoch["seconds"] for epoch in curve) / 60 if curve else None
+    """Return how long the nets of a cell with all numbers of labels were trained."""
+    curve, whole = record["curve"], SOME in record["options"]["draws"]
+    return sum(epoch["seconds"] for epoch in curve) / 60 if curve and whole else None
 
 
 def columns() -> tuple[Column, ...]:
@@ -281,8 +286,26 @@ def columns() -> tuple[Column, ...]:
     )
 
 
-def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
+def draws(budget: str, n_seeds: int) -> list[dict[str, list[int]]]:
+    """Return the draws of labels, by their number, that each draw of the weights is judged with.
+
+    Errors with 100 labels differ most from draw to draw, so of these there are ten: within the
+    draws of the weights, or, once those are `ENOUGH`, with further weights that see no others.
+    """
+    few = DRAWS_OF_FEW if WITHIN[budget] or n_seeds >= ENOUGH else n_seeds
+    shared = range(n_seeds, few if WITHIN[budget] else n_seeds)
+    all_numbers: list[dict[str, list[int]]] = [
+        {n: [draw] for n in LABELS}
+        | {FEW: [draw, *(more for more in shared if more % n_seeds == draw)], "all": [0]}
+        for draw in range(n_seeds)
+    ]
+    return all_numbers + [{FEW: [draw]} for draw in range(n_seeds + len(shared), few)]
+
+
+def notes(budget: str, n_seeds: int) -> tuple[str, ...]:
     """Return what a reader of the table has to know."""
+    few = sum(len(numbers[FEW]) for numbers in draws(budget, n_seeds))
+    shared = ", averaged within a draw of weights" if WITHIN[budget] else ""
     return (
         f"The net is {NET} in every row that has one, with batch normalization but for the "
         "auto-encoder, which has none, and logistic pixels with cross-entropy: it differs from the "
@@ -294,7 +317,7 @@ def notes(budget: str, n_seeds: int, few: int) -> tuple[str, ...]:
         f"{OWN_EPOCHS[budget]} passes for the nets that see the labels, which meet the same "
         "labeled batches with reconstruction and without.",
         f"{n_seeds} draw{'s' * (n_seeds > 1)} of weights and labels at most, told in brackets"
-        + (f"; {few} of 100 labels, averaged within a draw of weights" if few > n_seeds else "")
+        + (f"; {few} of 100 labels{shared}" if few > n_seeds else "")
         + ". C of the probes is chosen by cross-validation where each class has ten labels or "
         "more.",
         "The learning rate (of three for the SWWAE and the Exemplar-CNN, of two for the "
@@ -320,17 +343,16 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
     budget : {"quick", "full"}
         Quick is 10,000 training images of each set in place of all, and fewer epochs.
     seeds : int, optional
-        Draws of weights and labels; default 1 (quick) or 3.
+        Draws of weights and labels; default 1 (quick) or 3. With three or more there are ten of
+        100 labels.
     data_dir : str, optional
         A set that is fetched by hand takes part if its files are there.
     """
     n_seeds = seeds or SEEDS[budget]
-    few = max(DRAWS_OF_FEW[budget], n_seeds)
     folder = data_folder(data_dir)
     sets = SETS | {data: name for data, name in BY_HAND.items() if NAMES[data].present(folder)}
     cells = []
-    for draw in range(n_seeds):
-        draws = {n: [draw] for n in LABELS} | {FEW: list(range(draw, few, n_seeds)), "all": [0]}
+    for draw, numbers in enumerate(draws(budget, n_seeds)):
         for data, name in sets.items():
             cells += [
                 Cell(
@@ -347,7 +369,7 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
                     ),
                     budget,
                     method,
-                    {"images": IMAGES[budget], "draws": draws},
+                    {"images": IMAGES[budget], "draws": numbers},
                 )
                 for row, (model, method, settings) in rows(budget, data).items()
             ]
@@ -366,5 +388,5 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
             for name in sets.values()
             for row, other in DIFFERENCES
         ),
-        notes=(*notes(budget, n_seeds, few), *(ON_STL10 for data in sets if data in BY_HAND)),
+        notes=(*notes(budget, n_seeds), *(ON_STL10 for data in sets if data in BY_HAND)),
     )
