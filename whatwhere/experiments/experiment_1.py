@@ -76,7 +76,7 @@ OWN_EPOCHS = {"quick": 3, "full": 2}  # of nets that see the labels
 N_SEEDS = {"quick": 500, "full": 2000}
 SEEDS, ENOUGH, DRAWS_OF_FEW = {"quick": 1, "full": 3}, 3, 10
 WITHIN = {"quick": False, "full": True}
-"""Whether the further draws of 100 labels share the weights of the others, for want of time."""
+"""Whether further draws of 100 labels judge the same features, for want of time to learn others."""
 JUDGES = {"linear": LABELS, "knn": (SOME,), "svm": (SOME,), "linear_svm": (MORE,)}
 
 
@@ -286,26 +286,26 @@ def columns() -> tuple[Column, ...]:
     )
 
 
-def draws(budget: str, n_seeds: int) -> list[dict[str, list[int]]]:
+def draws(n_seeds: int, *, within: bool) -> list[dict[str, list[int]]]:
     """Return the draws of labels, by their number, that each draw of the weights is judged with.
 
     Errors with 100 labels differ most from draw to draw, so of these there are ten: within the
     draws of the weights, or, once those are `ENOUGH`, with further weights that see no others.
     """
-    few = DRAWS_OF_FEW if WITHIN[budget] or n_seeds >= ENOUGH else n_seeds
-    shared = range(n_seeds, few if WITHIN[budget] else n_seeds)
-    all_numbers: list[dict[str, list[int]]] = [
-        {n: [draw] for n in LABELS}
-        | {FEW: [draw, *(more for more in shared if more % n_seeds == draw)], "all": [0]}
+    few = DRAWS_OF_FEW if within or n_seeds >= ENOUGH else n_seeds
+    step = n_seeds if within else few
+    numbers: list[dict[str, list[int]]] = [
+        {n: [draw] for n in LABELS} | {FEW: list(range(draw, few, step)), "all": [0]}
         for draw in range(n_seeds)
     ]
-    return all_numbers + [{FEW: [draw]} for draw in range(n_seeds + len(shared), few)]
+    return numbers + [{FEW: [draw]} for draw in range(n_seeds, step)]
 
 
 def notes(budget: str, n_seeds: int) -> tuple[str, ...]:
     """Return what a reader of the table has to know."""
-    few = sum(len(numbers[FEW]) for numbers in draws(budget, n_seeds))
-    shared = ", averaged within a draw of weights" if WITHIN[budget] else ""
+    within = WITHIN[budget]
+    few = sum(len(numbers[FEW]) for numbers in draws(n_seeds, within=within))
+    shared = ", averaged within a draw of weights for features" if within else ""
     return (
         f"The net is {NET} in every row that has one, with batch normalization but for the "
         "auto-encoder, which has none, and logistic pixels with cross-entropy: it differs from the "
@@ -351,28 +351,30 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
     n_seeds = seeds or SEEDS[budget]
     folder = data_folder(data_dir)
     sets = SETS | {data: name for data, name in BY_HAND.items() if NAMES[data].present(folder)}
-    cells = []
-    for draw, numbers in enumerate(draws(budget, n_seeds)):
-        for data, name in sets.items():
-            cells += [
-                Cell(
-                    f"{name}: {row}",
-                    CELL,
-                    draw,
-                    Job(
-                        data=data,
-                        model=model,
-                        labels="none",
-                        settings=dict(settings),
-                        seed=draw,
-                        data_dir=data_dir,
-                    ),
-                    budget,
-                    method,
-                    {"images": IMAGES[budget], "draws": numbers},
-                )
-                for row, (model, method, settings) in rows(budget, data).items()
-            ]
+    cells = [
+        Cell(
+            f"{name}: {row}",
+            CELL,
+            draw,
+            Job(
+                data=data,
+                model=model,
+                labels="none",
+                settings=dict(settings),
+                seed=draw,
+                data_dir=data_dir,
+            ),
+            budget,
+            method,
+            {"images": IMAGES[budget], "draws": numbers},
+        )
+        for data, name in sets.items()
+        for row, (model, method, settings) in rows(budget, data).items()
+        for draw, numbers in enumerate(
+            draws(n_seeds, within=WITHIN[budget] and method is not own_classes)
+        )
+    ]
+    cells.sort(key=lambda cell: cell.draw)  # a whole table with one draw comes first
     n_images, planned = IMAGES[budget], {cell.row for cell in cells}
     return Plan(
         title="Experiment 1: features learned without labels",
