@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 from whatwhere.report import render, write
 
@@ -89,3 +90,26 @@ def test_runs_are_listed_with_links_to_the_reports_that_are_there(folders, page)
     assert links == ["./run-1/report.html"]
     assert all(f"run-{seed}" in found.text for seed in range(3))
     assert "This folder holds 3 runs." in found.text
+
+
+def test_rows_of_several_sets_have_a_figure_each_of_the_columns_that_are_a_sequence(folders, page):
+    def cell(mean: float) -> dict[str, float | int | None]:
+        return {"mean": mean, "n": 1, "sd": None}
+
+    rows = [
+        {"label": f"{name}: row {k}", "cells": [cell(k + 1.5), cell(k + 1.0), cell(k + 9.0)]}
+        for name in ("MNIST", "CIFAR-10")
+        for k in range(5)
+    ]
+    given: dict[str, Any] = {"unit": "", "units": ["%", "%", ""], "digits": [1, 1, 1], "rows": rows}
+    path = folders.table(
+        columns=["10 labels", "100 labels", "minutes"],
+        drawn=["10 labels", "100 labels"],
+        differences=[],
+        **given,
+    )
+    found = page(html := render(path))
+    assert found.faults == []
+    assert re.findall(r"<figcaption>(.*?)\. Dots", html) == ["MNIST: %", "CIFAR-10: %"]
+    keys = re.findall(r"<li>.*?</svg>(.*?)</li>", html, re.DOTALL)
+    assert keys == [f"row {k}" for k in range(5)] * 2

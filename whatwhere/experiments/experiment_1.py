@@ -390,5 +390,6 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
             for name in sets.values()
             for row, other in DIFFERENCES
         ),
+        drawn=EACH,
         notes=(*notes(budget, n_seeds), *(ON_STL10 for data in sets if data in BY_HAND)),
     )

@@ -196,6 +196,8 @@ class Plan:
         What a draw is.
     intervals : bool
         Whether, as text, means stand with their 95 % interval rather than with the deviation.
+    drawn : tuple of str
+        Labels of the columns that a figure joins by lines, where those of a unit are no sequence.
     """
 
     title: str
@@ -207,6 +209,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     draws: str = "draws of labels and seeds"
     intervals: bool = False
+    drawn: tuple[str, ...] = ()
 
     def part(self, rows: Collection[str]) -> "Plan":
         """Return the table with these rows alone, and the differences among them."""

@@ -261,6 +261,7 @@ def write_table(plan: Plan, out: Path, command: str = "") -> dict[str, Any]:
         "digits": [column.digits for column in columns],
         "draws": plan.draws,
         "intervals": plan.intervals,
+        **({"drawn": list(plan.drawn)} if plan.drawn else {}),
         "columns": [column.label for column in columns],
         "rows": [
             {

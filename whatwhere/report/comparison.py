@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -51,10 +51,9 @@ def content(found: Comparison, beside: Path) -> dict[str, Any]:
         "runs": runs,
         "any_published": any(c and c["published"] for row in rows for c in row["cells"]),
         "any_interval": any(c and c["interval"] for row in rows for c in row["cells"]),
-        "figures": _table_figures(rows, columns) if table else _runs_figures(runs),
-        "legend": [
-            {"label": row["label"], "key": Markup(figures.key(i))} for i, row in enumerate(rows)
-        ],
+        "figures": _table_figures(rows, columns, table.get("drawn") or ())
+        if table
+        else _runs_figures(runs),
         "commands": _next(found),
     }
 
@@ -148,30 +147,72 @@ def _published(text: Any) -> float | None:
         return None
 
 
-def _table_figures(rows: list[dict[str, Any]], columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return a figure for each unit: only columns of one unit stand on one scale."""
+def _table_figures(
+    rows: list[dict[str, Any]], columns: Sequence[Column], shown: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return the figures: one for each set of rows and each unit, which have a scale together."""
     drawn = []
     units: dict[str, list[int]] = {}
     for place, column in enumerate(columns):
-        units.setdefault(column.unit or column.label, []).append(place)
-    for unit, places in units.items():
-        grid = [[_point(row["cells"][place]) for place in places] for row in rows]
-        points = [(row["label"], line[0]) for row, line in zip(rows, grid, strict=True) if line[0]]
-        labels, digits = [columns[place].label for place in places], columns[places[0]].digits
-        words = "The numbers stand in the table above."
-        if len(units) > 1:  # descriptions tell the figures of a page apart
-            words = f"{unit}. {words}"
-        if not any(point for line in grid for point in line):
-            continue
-        if len(places) == 1:
-            if digits is None:
-                continue  # values that differ by powers of ten show nothing on one scale
-            svg = figures.intervals(points, unit, digits, lead=False, description=words)
-        else:
-            svg = figures.comparison(grid, labels, unit, words)
-        named = unit if len(places) > 1 or unit in labels[0] else f"{labels[0]}, {unit}"
-        drawn.append({"svg": Markup(svg), "unit": named, "legend": len(places) > 1})
+        if not shown or column.label in shown:
+            units.setdefault(column.unit or column.label, []).append(place)
+    sets = _sets(rows)
+    for name, members in sets.items():
+        for unit, places in units.items():
+            # Descriptions tell the figures of a page apart.
+            words = "The numbers stand in the table above."
+            marks = [name] * (len(sets) > 1) + [unit] * (len(units) > 1)
+            svg = _table_figure(members, [columns[k] for k in places], places, unit,
+                                ". ".join([*marks, words]))  # fmt: skip
+            if not svg:
+                continue
+            label = columns[places[0]].label
+            named = unit if len(places) > 1 or unit in label else f"{label}, {unit}"
+            legend = [{"label": own, "key": Markup(figures.key(i))}
+                      for i, (own, _) in enumerate(members)]  # fmt: skip
+            drawn.append(
+                {
+                    "svg": Markup(svg),
+                    "unit": ": ".join([name] * bool(name) + [named]),
+                    "legend": legend if len(places) > 1 else [],
+                }
+            )
     return drawn
+
+
+def _sets(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Return the rows of each set, with what follows its name.
+
+    Rows that are named "SET: ROW" stand in figures of their own where a single one would have more
+    lines than there are colors; all others are one set without a name.
+    """
+    parts = [row["label"].partition(": ") for row in rows]
+    if len(rows) <= len(figures.SERIES) or not all(after for _, _, after in parts):
+        return {"": [(row["label"], row) for row in rows]}
+    sets: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for (name, _, own), row in zip(parts, rows, strict=True):
+        sets.setdefault(name, []).append((own, row))
+    return sets
+
+
+def _table_figure(
+    rows: list[tuple[str, dict[str, Any]]],
+    columns: Sequence[Column],
+    places: Sequence[int],
+    unit: str,
+    words: str,
+) -> str:
+    """Return a figure of some columns; nothing where there is none to draw."""
+    grid = [[_point(row["cells"][place]) for place in places] for _, row in rows]
+    digits = columns[0].digits
+    if not any(point for line in grid for point in line):
+        return ""
+    if len(columns) > 1:
+        return figures.comparison(grid, [column.label for column in columns], unit, words)
+    if digits is None:
+        return ""  # values that differ by powers of ten show nothing on one scale
+    points = [(label, line[0]) for (label, _), line in zip(rows, grid, strict=True) if line[0]]
+    return figures.intervals(points, unit, digits, lead=False, description=words)
 
 
 def _point(cell: dict[str, Any] | None) -> figures.Point | None:
@@ -191,7 +232,7 @@ def _runs_figures(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     words = "The numbers stand in the table of runs."
     unit = "test error, %, with its 95 % interval"
     svg = figures.intervals(points, unit, lead=False, description=words)
-    return [{"svg": Markup(svg), "unit": unit, "legend": False}]
+    return [{"svg": Markup(svg), "unit": unit, "legend": []}]
 
 
 def _sub_run(run: Run, root: Path, beside: Path) -> dict[str, Any]:
