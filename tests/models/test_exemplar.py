@@ -183,7 +183,9 @@ def test_colors_are_mean_and_principal_components_of_all_pixels():
 
 
 def test_there_are_no_more_seeds_than_images():
-    assert len(searched(images(10), 12).seed_rows) == 10
+    assert len(searched(images(10), 10).seed_rows) == 10
+    with pytest.raises(InputError, match="n_seeds=11 are more than the 10 images"):
+        searched(images(10), 11)
     assert ExemplarCNN().choose(Spec((1, 28, 28), 60_000))["n_seeds"] == 2000
     assert ExemplarCNN().choose(Spec((3, 32, 32), 50_000))["n_seeds"] == 2000
     assert ExemplarCNN().choose(Spec((3, 32, 32), 500))["n_seeds"] == 500
@@ -279,7 +281,7 @@ def test_features_are_the_maxima_of_the_quarters_of_all_levels():
 
 def test_features_of_larger_images_come_from_the_same_net():
     x = images(6, side=8)
-    model = learner(enlarge=2, epochs=1).fit(x)
+    model = learner(enlarge=2, n_seeds=6, epochs=1).fit(x)
     found = model.transform(x)
     larger = F.interpolate(torch.from_numpy(x) / 255, scale_factor=2, mode="bilinear")
     model.module_.enlarge = 1

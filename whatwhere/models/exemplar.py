@@ -594,10 +594,14 @@ class ExemplarCNN(FeatureLearner):
         return {name: value for name, value in settled.items() if getattr(self, name) == AUTO}
 
     def _seeds(self, spec: Spec) -> int:
-        wanted = self.n_seeds
-        if isinstance(wanted, str):
-            wanted = SEEDS
-        return min(wanted, spec.n_samples)
+        if isinstance(self.n_seeds, str):
+            return min(SEEDS, spec.n_samples)
+        if self.n_seeds > spec.n_samples:
+            raise InputError(
+                f"n_seeds={self.n_seeds} are more than the {spec.n_samples} images, each of which "
+                "has one at most; take fewer, or leave n_seeds out"
+            )
+        return self.n_seeds
 
     def build(self, spec: Spec) -> ExemplarModule:
         """Return the net, its weights drawn from keys of their own."""
