@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from whatwhere import CNN, RBM, SWWAE, ExemplarCNN, load
+from whatwhere.cli import probing
 from whatwhere.data import sources
 from whatwhere.evaluate import protocol
 from whatwhere.evaluate.features import features
+from whatwhere.experiments.job import Job
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,7 @@ def test_what_cannot_be_judged_is_refused_in_one_line(refused, run, embeddings, 
     y = {"y_train": digits.train.y, "y_test": digits.test.y}
     np.savez(tmp_path / "images.npz", x_train=digits.train.x, x_test=digits.test.x, **y)
     assert "embeddings are (n, K)" in refused("probe", tmp_path / "images.npz")
+    np.save(tmp_path / "text.npy", np.zeros((9, 2)))
     few = {"x_train": np.zeros((9, 2)), "x_test": np.zeros((599, 2))}
     np.savez(tmp_path / "few.npz", **few, **y)
     assert "9 rows of x_train and 1198 of y_train" in refused("probe", tmp_path / "few.npz")
@@ -189,6 +193,9 @@ def test_what_cannot_be_judged_is_refused_in_one_line(refused, run, embeddings, 
     )
     line = refused("probe", run, tmp_path / "other.npz", *data, *FAST)
     assert "other labels" in line and "training row 0: " in line
+    assert "is no run folder" in refused("probe", tmp_path / "text.npy", *FAST)
+    for words in (("--image-size", 20), ("--test-fraction", 0.2)):
+        assert "about images" in refused("probe", embeddings, *FAST, *words)
     for words in (("--level", "level1"), ("--pool", "max"), ("--where",), ("--fine-tune",)):
         assert "ask for a run" in refused("probe", embeddings, *FAST, *words)
     hot = {"y_train": np.eye(10)[y["y_train"]], "y_test": y["y_test"]}
@@ -232,7 +239,49 @@ def test_a_run_is_not_judged_on_images_that_it_was_trained_on(say, refused, tmp_
     assert say("fit", tmp_path / "all.npz", "--model", "swwae", *words)[0] == 0
     line = refused("probe", run, "--data", tmp_path / "cut.npz", *FAST)
     assert "50 of the test images of " in line and "were trained on" in line
+    # In another size, as floats of the same pixels, and by a run that this one began with.
+    bigger = ("--image-size", 9)
+    assert "50 of the" in refused("probe", run, "--data", tmp_path / "cut.npz", *bigger, *FAST)
+    np.savez(tmp_path / "floats.npz", x=(x / 255).astype(np.float32), y=y)
+    np.savez(tmp_path / "flipped.npz", x=x[:, ::-1], y=y)
+    for data, name, more in (("floats", "f", ()), ("flipped", "g", ("--from", run))):
+        words = ("--epochs", 1, *more, "--labels", "none", "--out", tmp_path / name)
+        net = () if more else ("--set", "architecture=(2)3c-2p")
+        assert say("fit", tmp_path / f"{data}.npz", "--model", "swwae", *net, *words)[0] == 0
+        line = refused("probe", tmp_path / name, "--data", tmp_path / "cut.npz", *FAST)
+        assert "50 of the test images of " in line
     assert say("probe", run, "--data", "digits", *FAST, "--no-floors")[0] == 0
+
+
+def test_other_images_are_read_alike_whichever_run_is_named_first(tmp_path):
+    runs = []
+    for name, size in (("a", 16), ("b", None), ("c", 16)):
+        (tmp_path / name).mkdir()
+        config = {"format": 1, "job": {"data": "digits", "image_size": size, "fit": None}}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        runs.append(tmp_path / name)
+    a, b, c = runs
+    job = Job("mnist", "swwae", image_size=16)
+    for both in ((a, b), (b, a), (a, c)):
+        assert probing._as_they_come(job, both, None, None).image_size is None
+    # Images of a folder may differ in size, and are brought together as the runs' own were.
+    folder = replace(job, data=str(tmp_path))
+    assert probing._as_they_come(folder, (a, c), None, None).image_size == 16
+    assert probing._as_they_come(folder, (a, b), None, None).image_size is None
+    assert probing._as_they_come(folder, (a, b), 20, None).image_size == 20
+
+
+def test_runs_that_differ_in_anything_have_random_filters_of_their_own(say, digits, tmp_path):
+    few = [RBM(n, epochs=1, random_state=0).fit(digits.train.x[:60]) for n in (5, 9)]
+    runs = [model.save(tmp_path / str(n)) for n, model in enumerate([*few, few[0]])]
+    words = ("--labels", "20", "--seeds", "1", "--probes", "knn", "--json")
+    found = errors(say("probe", *runs, "--data", "digits", *words)[1])
+    swapped = errors(say("probe", *runs[::-1], "--data", "digits", *words)[1])
+    floors = {row for row, _, _ in found if row.startswith("random filters")}
+    assert floors == {"random filters rbm, knn", "random filters rbm (2), knn"}
+    one, two = ([value for (row, _, _), value in each.items() if row in floors]
+                for each in (found, swapped))  # fmt: skip
+    assert sorted(one) == sorted(two)
 
 
 def test_evaluate_takes_the_linear_machines_too(say, run):

@@ -118,8 +118,8 @@ def test_the_strength_of_a_linear_probe_is_chosen_only_where_each_class_has_ten_
     x, y = clouds(90)
     few = Probe(LogisticRegression(C=7.0), choices=(1.0, 10.0)).fit(x[:29], y[:29])
     many = Probe(LogisticRegression(C=7.0), choices=(1.0, 10.0)).fit(x[:30], y[:30])
-    assert few.classifier.C == 7
-    assert many.classifier.C in (1, 10)
+    assert few.fitted_.C == 7
+    assert many.fitted_.C in (1, 10)
 
 
 def test_the_strength_is_chosen_by_the_labels():
@@ -130,7 +130,7 @@ def test_the_strength_is_chosen_by_the_labels():
     choices = (0.01, 1000.0)
     sure = Probe(LogisticRegression(), choices).fit(told, y)
     guessing = Probe(LogisticRegression(), choices).fit(silent, y)
-    assert (sure.classifier.C, guessing.classifier.C) == (1000, 0.01)
+    assert (sure.fitted_.C, guessing.fitted_.C) == (1000, 0.01)
 
 
 def test_linear_machines_are_those_of_scikit_learn_with_c_chosen_by_accuracy():
@@ -148,10 +148,10 @@ def test_linear_machines_are_those_of_scikit_learn_with_c_chosen_by_accuracy():
     scale = np.sqrt(x.var(axis=0).sum())
     machine.fit((x - x.mean(axis=0))[by_class] / scale, y[by_class])
     probe = linear_svm().fit(x, y)
-    assert machine.best_params_["C"] == probe.classifier.C
+    assert machine.best_params_["C"] == probe.fitted_.C
     expected = machine.predict((fresh - x.mean(axis=0)) / scale)
     assert (probe.predict(fresh) == expected).mean() > 0.99
-    assert len(probe.classifier.coef_) == 3, "one machine a class, against all others"
+    assert len(probe.fitted_.coef_) == 3, "one machine a class, against all others"
 
 
 def test_raw_pixels_of_bytes_and_of_floats_agree():
@@ -224,3 +224,24 @@ def test_the_floor_of_mnist_at_100_labels_is_the_recorded_one(data_dir):
         errors.append(100 * (floor_svm(x[shown], y[shown], fresh) != truth).mean())
     # 22.5 % with a deviation of 2.0 over ten draws, C = 10 and gamma = 0.02.
     assert np.mean(errors) == pytest.approx(22.5, abs=4 * 2.0 / len(errors) ** 0.5)
+
+
+def test_a_probe_that_is_fitted_again_is_as_a_new_one():
+    x, y = clouds(90)
+    again, fresh = linear().fit(x, y).fit(x[:20], y[:20]), linear().fit(x[:20], y[:20])
+    assert again.fitted_.C == fresh.fitted_.C == 10
+
+
+@pytest.mark.parametrize(("unit", "kind"), [(1e200, "f8"), (1e-200, "f8"), (1e19, "f4")])
+def test_no_unit_of_floats_is_too_large_or_too_small(probe, unit, kind):
+    x, y = clouds()
+    fresh, _ = clouds(seed=1)
+    expected = probe.fit(x, y).predict(fresh)
+    found = probe.fit((unit * x).astype(kind), y).predict((unit * fresh).astype(kind))
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize("x", [np.zeros((9, 0)), np.zeros((9, 2), complex), np.full((9, 2), "1")])
+def test_what_is_no_table_of_real_numbers_is_refused(x):
+    with pytest.raises(InputError, match="one real number a column"):
+        linear().fit(x, np.arange(9) % 2)

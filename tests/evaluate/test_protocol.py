@@ -295,3 +295,16 @@ def test_labels_that_are_no_classes_are_refused_and_numbers_are_strings():
     uneven = lists._replace(test=np.eye(2))
     with pytest.raises(InputError, match="1 features in the training part and 2 in the test part"):
         run({"lists": uneven}, known, numbers=("all",), judges=("knn",))
+
+
+def test_rows_that_a_draw_shows_and_no_source_has_are_refused():
+    source, labels = digits()
+    few = np.arange(0, 600, 2)
+    with pytest.raises(InputError, match="which a draw shows"):
+        run({"a": Source(source.train[few], source.test)}, labels, rows=few, **ASKED)
+    with pytest.raises(InputError, match="do not rise"):
+        run({"a": source}, labels, rows=np.arange(600)[::-1], **ASKED)
+    with pytest.raises(InputError, match="nothing to judge"):
+        run({"a": source}, labels, numbers=("20",), draws=0)
+    with pytest.raises(InputError, match="nothing to judge"):
+        run({}, labels, **ASKED)

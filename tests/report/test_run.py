@@ -123,7 +123,7 @@ def test_a_run_without_labels_promises_no_classes(folders, page):
     assert "without any labels" in text
     assert "0.00218" in text
     assert "whatwhere predict" not in text
-    assert "--probe linear --labels 100" in text
+    assert "--probe linear --labels all" in text
 
 
 def test_a_run_without_a_test_part_says_so(folders, page):

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from whatwhere.report import render, wording
+from whatwhere.report.read import read_run
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,21 @@ def test_many_differences_are_counted_and_not_told_one_by_one():
     assert few[0] == (
         "The interval of “0 minus other” is clear of zero at a, and includes zero at b."
     )
+
+
+def test_new_labels_move_the_test_part_so_the_next_command_cuts_none_off(folders):
+    config = folders.config()
+    config["data"] |= {"n_labeled": 0}
+    config["job"] = {"data": "photos", "labels": "none", "test_fraction": 0.3}
+    run = read_run(folders.run(config=config))
+    said, command = wording.label_next(run)
+    assert "all images" in said and "--test-fraction" not in command
+    (train_on,) = [line for words, line in wording.commands(run) if words.startswith("Train on")]
+    assert "--test-fraction 0.3" in train_on
+
+
+def test_a_set_without_classes_has_no_probe(folders):
+    config = folders.config()
+    config["data"] |= {"n_labeled": 0, "classes": []}
+    run = read_run(folders.run(config=config))
+    assert not any("--probe" in command for _, command in wording.commands(run))

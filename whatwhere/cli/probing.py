@@ -1,7 +1,7 @@
 """The command that judges features by one protocol, wherever they come from: probe."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from whatwhere.data.images import DataSet, Images
     from whatwhere.evaluate.protocol import Labels, Record, Source
+    from whatwhere.experiments.job import Job
 
 EMBEDDINGS = ".npz"
+PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def probe(
@@ -102,11 +104,11 @@ def probe(
     probes = names(judges)
     protocol.check(numbers, probes)
     runs = [path for path in sources if path.suffix.lower() != EMBEDDINGS]
-    if not runs and (level or where or fine_tune or pool != "none"):
-        raise InputError(
-            "--level, --pool, --where and --fine-tune ask for a run; embeddings of a file are "
-            "judged as they are"
-        )
+    _check_sources(
+        runs,
+        of_runs=level is not None or where or fine_tune or pool != "none",
+        of_images=any(one is not None for one in (test_fraction, image_size, how, data_dir)),
+    )
     read = None
     if runs or data is not None:
         read = _read(runs, data, data_dir, test_fraction, image_size, how, no_cache)
@@ -138,8 +140,7 @@ def probe(
             # By what judges the features, so that they compare; and by the usual machine.
             found[name] = made._replace(probes=tuple(dict.fromkeys([*probes, *made.probes])))
     if floors:
-        for name, learner, train, test in _random(learners):
-            found[name] = source_of(learner, train, test)
+        found |= _random(learners, source_of)
     records = protocol.run(
         found, known, numbers=numbers, draws=seeds, judges=probes, rows=rows, tell=tell
     )
@@ -152,6 +153,25 @@ def probe(
         typer.echo(json.dumps({"n": int((known.test >= 0).sum()), "records": records} | table))
         return
     typer.echo(told(table))
+
+
+def _check_sources(runs: Sequence[Path], *, of_runs: bool, of_images: bool) -> None:
+    """Refuse files that are neither, and options that mean nothing where there are no runs."""
+    for path in runs:
+        if path.is_file():
+            raise InputError(
+                f"{path} is no run folder; embeddings are an {EMBEDDINGS} of {', '.join(PARTS)}"
+            )
+    if not runs and of_runs:
+        raise InputError(
+            "--level, --pool, --where and --fine-tune ask for a run; embeddings of a file are "
+            "judged as they are"
+        )
+    if not runs and of_images:
+        raise InputError(
+            "--test-fraction, --image-size, --fit and --data-dir are about images, and embeddings "
+            "of a file have none; leave them out"
+        )
 
 
 def _read(
@@ -181,27 +201,58 @@ def _read(
         image_size=image_size,
         how=how,
     )
+    if job.data != trained_on(runs[0]):
+        job = _as_they_come(job, runs, image_size, how)
     read = job.load(not no_cache)
     if read.test is None:
         way = "fit again with --test-fraction F"
         if job.data != trained_on(runs[0]):
             way = "cut one off it with --test-fraction F"
-        raise InputError(f"{job.data} has no test part; name other --data, or {way}")
+        part = "" if job.split == "train" else f", of which {runs[0]} saw the {job.split} part,"
+        raise InputError(f"{job.data}{part} has no test part; name other --data, or {way}")
     for line in told_of_skipped(read.skipped):
         tell(line)
     for run in runs:
         if trained_on(run) != job.data or run != runs[0]:
-            _refuse_what_was_met(run, read, not no_cache)
+            _refuse_what_was_met(run, job, read, not no_cache)
     return read
 
 
-def _refuse_what_was_met(run: Path, read: "DataSet", cache: bool) -> None:
+def _as_they_come(
+    job: "Job", runs: Sequence[Path], image_size: int | None, how: Fit | None
+) -> "Job":
+    """Return the job that reads other images for all runs alike.
+
+    A folder, whose images may differ in size, is read as the runs read theirs, if all did the same.
+    """
+    ways = [_reading(run) for run in runs]
+    way = ways[0]
+    if not Path(job.data).is_dir() or any(other != way for other in ways):
+        way = dict.fromkeys(way)
+    asked = {"image_size": image_size, "fit": None if how is None else how.value}
+    return replace(job, **(way | {name: x for name, x in asked.items() if x is not None}))
+
+
+def _reading(run: Path) -> dict[str, Any]:
+    """Return how a run brought its images together."""
+    from whatwhere import runs
+
+    job = runs.read_config(run).get("job", {})
+    return {name: job.get(name) for name in ("image_size", "fit", "keep_depth")}
+
+
+def _refuse_what_was_met(run: Path, job: "Job", read: "DataSet", cache: bool) -> None:
     """Refuse to judge a run on images that it was trained on."""
     from whatwhere.experiments import beginning
 
-    former = beginning.trained_on(run, cache)
-    assert read.test is not None
-    n = 0 if former is None else beginning.n_met(read.test, former, read.train)
+    # As the run read its own: the same image is another one in another size.
+    alike = replace(job, **_reading(run))
+    try:
+        seen = read if alike == job else alike.load(cache)
+    except InputError:
+        seen = read
+    assert seen.test is not None
+    n = beginning.n_met(seen.test, beginning.trained_on(run, cache), seen.train)
     if n:
         raise InputError(
             f"{n:,} of the test images of {read.name} were trained on by {run}, and would judge it "
@@ -214,11 +265,10 @@ def _table(path: Path) -> "dict[str, np.ndarray]":
     from whatwhere.data.sources import npz
 
     arrays = npz.read_arrays(path)
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    if any(key not in arrays for key in keys):
+    if any(key not in arrays for key in PARTS):
         raise InputError(
             f"{path} holds {', '.join(arrays) or 'nothing'}; embeddings to probe are "
-            f"{', '.join(keys)} (whatwhere embed writes one part, without labels)"
+            f"{', '.join(PARTS)} (whatwhere embed writes one part, without labels)"
         )
     for key in ("x_train", "x_test"):
         if arrays[key].ndim != 2:
@@ -257,7 +307,7 @@ def _labels(tables: "dict[Path, dict[str, np.ndarray]]", read: "DataSet | None")
 
     def called(labels: "Labels") -> list[list[str | None]]:
         return [
-            [str(labels.classes[y]) if y >= 0 else None for y in part.tolist()]
+            [_class(labels.classes[y]) if y >= 0 else None for y in part.tolist()]
             for part in (labels.train, labels.test)
         ]
 
@@ -270,6 +320,11 @@ def _labels(tables: "dict[Path, dict[str, np.ndarray]]", read: "DataSet | None")
                 "order"
             )
     return labels
+
+
+def _class(name: Any) -> str:
+    """Return what a class is called: 3.0 out of a table of floats is 3."""
+    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
 
 
 def _differing(some: list[list[str | None]], others: list[list[str | None]]) -> str:
@@ -308,8 +363,9 @@ def _seen(path: Path, read: "DataSet", rows: "np.ndarray") -> "tuple[Any, Images
 
 def _random(
     learners: "dict[str, tuple[Any, Images, Images]]",
-) -> "list[tuple[str, Any, Images, Images]]":
-    """Return each learner as it was before it learned, under a name, and its images."""
+    source_of: "Callable[[Any, Images, Images], Source]",
+) -> "dict[str, Source]":
+    """Return the features of each learner as it was before it learned; those alike are one."""
     from whatwhere.evaluate import nets
 
     called, found = Names(), {}
@@ -318,9 +374,10 @@ def _random(
             fresh = nets.random_filters(learner)
         except InputError:
             continue
-        name = called.of(f"random filters {_net(learner)}", (type(learner), *_kind(learner)))
-        found.setdefault(name, (name, fresh, train, test))
-    return list(found.values())
+        made = source_of(fresh, train, test)
+        alike = made.train.tobytes(), made.test.tobytes()
+        found[called.of(f"random filters {_net(learner)}", alike)] = made
+    return found
 
 
 class Names:
@@ -346,11 +403,6 @@ def _net(learner: Any) -> str:
     return runs.snake_case(type(learner).__name__)
 
 
-def _kind(learner: Any) -> tuple[Any, ...]:
-    """Return what random nets with the same architecture may still differ in."""
-    return getattr(learner, "batch_norm", None), learner.image_shape_, learner.spec_.seed
-
-
 def _fine_tuned(
     learners: "dict[str, tuple[Any, Images, Images]]",
     known: "Labels",
@@ -367,7 +419,10 @@ def _fine_tuned(
     records, compared, called = [], {}, Names()
     for name, (learner, train, test) in learners.items():
         if nets.encoder_of(learner) is None:
-            tell(f"{name} has no convolutional encoder to fine-tune; its features are judged alone")
+            tell(
+                f"{name} has no convolutional encoder of whole images to fine-tune (a dense layer "
+                "that looks at a patch is none); its features are judged alone"
+            )
             continue
         net = nets.same_net(learner)
         kind = net.batch_norm, learner.image_shape_

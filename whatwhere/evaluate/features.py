@@ -17,6 +17,7 @@ from whatwhere import runs
 from whatwhere.core import HasLevels, HasWhere, InputError, unknown
 from whatwhere.data.rows import Rows
 from whatwhere.learner import INFERENCE_BATCH, Learner, infer
+from whatwhere.learner.learner import check_unit_range
 from whatwhere.nn.pooling import quadrants
 
 ALL = "all"
@@ -64,7 +65,7 @@ def features(
     ------
     InputError
         If there is no such level or way to pool, if the learner knows of no *where*, or if the
-        images are of another size.
+        images are of another size or floats out of [0, 1].
     """
     if pool not in POOLS:
         raise unknown("no way to pool is called", pool, POOLS)
@@ -80,11 +81,14 @@ def features(
             "whatwhere.evaluate.features.as_seen brings them to it"
         )
 
+    if images.dtype != np.uint8 and learner.value_range is None:
+        check_unit_range(images)
+
     def seen(module: Any, x: Tensor) -> Tensor:
         if level is None and pool == "none" and not where:
             return module.encode(x).float().cpu()
         found = _levels(module, x, where=where)
-        names = list(found) if level == ALL else [level or list(found)[-1]]
+        names = list(found) if level == ALL else [list(found)[-1] if level is None else level]
         if names[0] not in found:
             raise unknown("no level is called", names[0], [*found, ALL])
         return torch.cat([_flat(found[name], pool) for name in names], dim=1).float().cpu()

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -34,7 +35,7 @@ class Probe:
     Parameters
     ----------
     classifier : Any
-        Of scikit-learn, not fitted.
+        Of scikit-learn. It stays as it is: what is fitted is a copy, `fitted_`.
     choices : tuple of float
         Values of its `C`. Where each class has 10 labels or more, the best one in 5-fold
         cross-validation on about 1000 of them at most is taken; else `C` stays as it is.
@@ -76,20 +77,24 @@ class Probe:
                 "unlabeled); a probe needs two or more, so show it more labels"
             )
         self.center_ = x.mean(axis=0)
-        self.scale_ = float(np.sqrt(x.var(axis=0).sum())) or 1.0
+        # Squares of what is very large or very small would leave the range of floats.
+        largest = float(np.abs(x - self.center_).max()) or 1.0
+        parts = (x - self.center_) / largest
+        self.scale_ = largest * (float(np.sqrt(parts.var(axis=0).sum())) or 1.0)
         x = self._scaled(x)
+        self.fitted_: Any = clone(self.classifier)
         if self.choices and counts.min() >= ENOUGH:
             few = _balanced(codes, MOST_TO_CHOOSE // len(counts))
             search = GridSearchCV(
                 self.classifier, {"C": self.choices}, scoring=self.scoring, cv=FOLDS, refit=False
             )
-            self.classifier.set_params(**search.fit(x[few], codes[few]).best_params_)
-        self.classifier.fit(x, labels)
+            self.fitted_.set_params(**search.fit(x[few], codes[few]).best_params_)
+        self.fitted_.fit(x, labels)
         return self
 
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Return the class of each row of features (n, K)."""
-        return self.classifier.predict(self._scaled(check_table(features)))
+        return self.fitted_.predict(self._scaled(check_table(features)))
 
     def predict_proba(self, features: ArrayLike) -> np.ndarray:
         """Return the class probabilities (n, n_classes), in the order of sorted classes.
@@ -102,7 +107,7 @@ class Probe:
         if not isinstance(self.classifier, LogisticRegression):
             name = type(self.classifier).__name__
             raise InputError(f"{name} gives no probabilities; use the probe 'linear'")
-        return self.classifier.predict_proba(self._scaled(check_table(features)))
+        return self.fitted_.predict_proba(self._scaled(check_table(features)))
 
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         if features.shape[1] != len(self.center_):
@@ -263,6 +268,9 @@ def check_table(features: ArrayLike) -> np.ndarray:
     x = np.asarray(features)
     if x.ndim != 2:
         raise InputError(f"features of shape {x.shape}; a probe reads (n, K): flatten each row")
+    if x.shape[1] == 0 or x.dtype.kind not in "biuf":
+        what = "no column" if x.shape[1] == 0 else f"the type {x.dtype}"
+        raise InputError(f"features of {what}; a probe reads one real number a column, or more")
     x = x.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):

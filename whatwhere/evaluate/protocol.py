@@ -205,9 +205,11 @@ def run(
     ------
     InputError
         If there is no such probe, the rows of a source and the labels differ in number, no test row
-        has a label, or there are not so many labels.
+        has a label, there are not so many labels, or `rows` lacks one that a draw shows.
     """
-    rows = np.arange(len(labels.train)) if rows is None else rows
+    rows = np.arange(len(labels.train)) if rows is None else np.asarray(rows)
+    if not sources or draws < 1:
+        raise InputError("nothing to judge; name a source, and draws from 1 on")
     sources = {
         name: Source(np.asarray(source.train), np.asarray(source.test), tuple(source.probes))
         for name, source in sources.items()
@@ -216,6 +218,10 @@ def run(
     _check_rows(sources, labels, len(rows))
     # What cannot be drawn is refused before minutes of work.
     shows = {(n, draw): drawn(labels, n, draw) for n in numbers for draw in draws_of(n, draws)}
+    lacking = np.setdiff1d(np.concatenate([*shows.values()]), rows)
+    if len(lacking) or (np.diff(rows) <= 0).any():
+        why = f"lack row {lacking[0]}, which a draw shows" if len(lacking) else "do not rise"
+        raise InputError(f"the rows of the sources {why}; give those that `needed` returns")
     known = labels.test != UNLABELED
     found = []
     for (n, draw), shown in shows.items():

@@ -1,9 +1,13 @@
 """Beginning with the weights of a run: what is taken over from it, and what must not be."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from whatwhere import runs
 from whatwhere.core import UNLABELED, InputError
@@ -79,16 +83,10 @@ def check_unseen(run: str, read: Read, cache: bool) -> None:
         If it was; how many of them.
     """
     former = trained_on(Path(run), cache)
-    if former is None:
-        return
+    labeled = [images.take((images.y != UNLABELED).nonzero()[0]) for images in former]
     for part, images, seen, way in (
         ("test", read.test, former, "cut the same part off as there, with the same labels"),
-        (
-            "validation",
-            read.validation,
-            former.take((former.y != UNLABELED).nonzero()[0]),
-            "leave --validation out",
-        ),
+        ("validation", read.validation, labeled, "leave --validation out"),
     ):
         n = 0 if images is None else n_met(images, seen, read.train)
         if n:
@@ -98,28 +96,43 @@ def check_unseen(run: str, read: Read, cache: bool) -> None:
             )
 
 
-def trained_on(run: Path, cache: bool) -> Images | None:
-    """Return the training images of a run; None where it does not name them, or they are gone."""
-    config = runs.read_config(run)
-    if "job" not in config:
-        return None
-    try:
-        return Job(**config["job"]).read(cache).train
-    except InputError:
-        return None
+def trained_on(run: Path, cache: bool) -> list[Images]:
+    """Return the training images of a run, and of those that its weights began with.
+
+    What a run does not name, or is gone, is not among them.
+    """
+    found: list[Images] = []
+    start: Path | None = run
+    while start is not None and (start / runs.CONFIG).is_file():
+        config = runs.read_config(start)
+        if "job" not in config:
+            break
+        job = Job(**config["job"])
+        with suppress(InputError):
+            found.append(job.read(cache).train)
+        start = None if job.start is None else Path(job.start)
+    return found
 
 
-def n_met(images: Images, seen: Images, beside: Images) -> int:
+def n_met(images: Images, seen: Sequence[Images], beside: Images) -> int:
     """Return how many different images are among those that were seen.
+
+    Bytes and floats of the same pixels are the same image; one of another size is another.
 
     Parameters
     ----------
-    images, seen : Images
+    images : Images
+    seen : sequence of Images
     beside : Images
         The training part of the images: what stands in both stands there without us.
     """
-    return len((_digests(images) & _digests(seen)) - _digests(beside))
+    met = set().union(*map(_digests, seen))
+    return len((_digests(images) & met) - _digests(beside))
 
 
 def _digests(images: Images) -> set[bytes]:
-    return {blake2b(x.tobytes(), digest_size=16).digest() for x in images.x}
+    found = set()
+    for x in images.x:
+        pixels = x if x.dtype == np.uint8 else np.rint(255 * x).astype(np.uint8)
+        found.add(blake2b(pixels.tobytes(), digest_size=16).digest())
+    return found

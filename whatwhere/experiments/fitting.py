@@ -99,7 +99,7 @@ def fit(
     skipped = read.data.skipped
     if skipped:
         runs.write_rows(out / runs.SKIPPED, [("file", "reason"), *skipped])
-    for line in [*told_of(read), *told_of_choices(chosen)]:
+    for line in [*told_of(read, job), *told_of_choices(chosen)]:
         tell(line)
     config = {
         "format": runs.FORMAT,
@@ -252,7 +252,7 @@ def spec_of(read: Read, seed: int) -> "Spec":
     return Spec(train.shape, len(train), len(counts), train.n_labeled, seed, counts, bounds)
 
 
-def told_of(read: Read) -> list[str]:
+def told_of(read: Read, job: Job) -> list[str]:
     """Say what was read: how many images and labels, and which files were skipped."""
     train, test = read.train, read.test
     c, h, w = train.shape
@@ -266,6 +266,8 @@ def told_of(read: Read) -> list[str]:
             line += f", from {counts[fewest]} ({fewest}) to {counts[most]} ({most})"
     else:
         line += "; no labels, so it will describe images and name no classes"
+    if counts and not job.names_classes():
+        line += f", which {job.model} does not learn from"
     if read.validation is not None:
         line += f"; {len(read.validation):,} more to validate on"
     if test is not None:

@@ -212,6 +212,13 @@ class Job:
             )
         return learner
 
+    def names_classes(self) -> bool:
+        """Return whether the model learns from labels, and so names classes."""
+        from whatwhere.learner import ImageClassifier
+
+        known = self.model in models.CONTENTS
+        return known and issubclass(models.learner_class(self.model), ImageClassifier)
+
     def load(self, cache: bool = True) -> DataSet:
         """Return the images as they come, with every label that there is.
 
@@ -369,7 +376,9 @@ class Read:
 
     def facts(self, job: Job) -> dict[str, Any]:
         """Return what a run records of its data."""
-        use = "judging after each epoch, and calibration"
+        use = "judging after each epoch"
+        if self.train.n_labeled and job.names_classes():
+            use += ", and calibration"
         if (job.settings or {}).get("patience") is not None:
             use += ", and early stopping"
         return {

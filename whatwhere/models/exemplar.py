@@ -647,7 +647,7 @@ class ExemplarCNN(FeatureLearner):
         X : array-like
             The images that the learner was fitted to, in their order.
         n_seeds, n_copies : int
-            Fewer where there are fewer.
+            1 or more; of seeds fewer where there are fewer.
 
         Returns
         -------
@@ -657,6 +657,13 @@ class ExemplarCNN(FeatureLearner):
         check_is_fitted(self)
         net, images = self.module_, self._rows(X, reset=False)
         assert isinstance(net, ExemplarModule)
+        if min(n_seeds, n_copies) < 1:
+            raise InputError(f"{n_copies} copies of {n_seeds} seeds; ask for one or more of each")
+        if len(images.y) != self.spec_.n_samples:
+            raise InputError(
+                f"{len(images.y)} images, but the seeds are rows of the {self.spec_.n_samples} "
+                "that it was fitted to; give these, in their order"
+            )
         n = len(net.seed_rows)
         seeds = torch.linspace(0, n - 1, min(n_seeds, n)).long().to(images.y.device)
         x, many = images.take(net.seed_rows[seeds]).x, seeds.repeat_interleave(n_copies)

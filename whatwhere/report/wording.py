@@ -425,19 +425,24 @@ def label_next(run: Run) -> tuple[str, str]:
     (str, str)
         A sentence and a command.
     """
-    own, earlier = run.path / runs.LABEL_NEXT, str(_part(run, "job").get("label_file") or "")
+    job = _part(run, "job")
+    own, earlier = run.path / runs.LABEL_NEXT, str(job.get("label_file") or "")
+    train = "train on"
+    if job.get("test_fraction"):  # the part is drawn by class, so more labels draw another one
+        train = "train on, on all images (more labels move the test part)"
+        job = job | {"test_fraction": None}
     if earlier:
-        said = f"Fill in the column “label” of {own}, add its rows to {earlier}, and train on:"
-        return said, _go_on(run, earlier)
+        said = f"Fill in the column “label” of {own}, add its rows to {earlier}, and {train}:"
+        return said, _go_on(run, job, earlier)
     if _part(run, "data").get("n_labeled"):
-        said = f"Move each of them ({own} lists them) into the folder of its class, and train on:"
-        return said, _go_on(run, str(_part(run, "job").get("labels") or ""))
-    return f"Fill in the column “label” of {own}, and train on:", _go_on(run, str(own))
+        said = f"Move each of them ({own} lists them) into the folder of its class, and {train}:"
+        return said, _go_on(run, job, str(job.get("labels") or ""))
+    return f"Fill in the column “label” of {own}, and {train}:", _go_on(run, job, str(own))
 
 
-def _go_on(run: Run, labels: str) -> str:
+def _go_on(run: Run, job: dict[str, Any], labels: str) -> str:
     """Return the command that fits from this run's weights, with `labels` as its labels."""
-    job, model = _part(run, "job"), str(run.config.get("model", "NAME"))
+    model = str(run.config.get("model", "NAME"))
     words = ["whatwhere", "fit", quote(_data(run))]
     words += ["--model", quote(model)] if model != "swwae" else []
     words += ["--from", quote(str(run.path))]
@@ -490,7 +495,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
         found.append(
             (
                 "Train on from these weights, for instance when there are more labels",
-                _go_on(run, labels),
+                _go_on(run, job, labels),
             )
         )
     found.append(("Make this page again", f"whatwhere report {path}"))
@@ -506,11 +511,12 @@ def _measuring(run: Run, path: str) -> list[tuple[str, str]]:
     elif n_labeled:
         words = "Measure it on other images with labels"
         found.append((words, f"whatwhere evaluate {path} FOLDER --split all"))
-    if data.get("n_test"):
-        n = n_labeled or 100
+    if data.get("n_test") and data.get("classes", True):
+        n = n_labeled or "all"  # where none were shown, how many there are is not known
+        labels = many(n_labeled, "label") if n_labeled else "all labels"
         found.append(
             (
-                f"Measure what its embedding is worth, with {many(n, 'label')}",
+                f"Measure what its embedding is worth, with {labels}",
                 f"whatwhere evaluate {path} --probe linear --labels {n}",
             )
         )
