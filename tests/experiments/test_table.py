@@ -323,3 +323,11 @@ def test_another_table_is_not_written_over(tmp_path):
     run(tmp_path, ("test",), cells("one", [{"error": 5.0}]))
     with pytest.raises(InputError, match="holds another table"):
         run(tmp_path, (Column("other", of="test"),), cells("one", [{"error": 5.0}]))
+
+
+def test_what_cannot_be_read_leaves_no_folder_behind(tmp_path):
+    (cell,) = cells("RBM", [{"error": 8.0}])
+    cell = replace(cell, job=replace(cell.job, data="mnist", data_dir=str(tmp_path / "none")))
+    with pytest.raises(InputError, match="mnist"):
+        run(tmp_path, ("test",), [cell])
+    assert not (tmp_path / "out").exists()

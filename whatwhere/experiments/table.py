@@ -75,7 +75,7 @@ def run(
     """
     if not any(only in cell.name for cell in plan.cells):
         raise unknown("--only: no cell of the table holds", only, plan.rows)
-    folder = _folder(out)
+    folder = out / CELLS
     plan = plan.part(
         {cell.row for cell in plan.cells if only in cell.name or (folder / cell.file).exists()}
     )
@@ -150,6 +150,7 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
         raise InputError(f"{cell.job.data} has no test part; cut one off with --test-fraction F")
     fabric = machine.fabric()
     torch.set_num_threads(machine.threads or torch.get_num_threads())
+    folder = _folder(out)
     # What a checkpoint must not go on from is in its name: other images, other threads.
     marks = f"{read.data.train.fingerprint()[:8]}-{torch.get_num_threads()}"
     scratch = out / RUNNING / f"{cell.file.removesuffix('.json')}-{marks}"
@@ -175,7 +176,7 @@ def run_cell(cell: Cell, out: Path, machine: Machine, command: str, watch: Watch
         "data": read.facts(cell.job),
         "curve": [{name: _short(value) for name, value in epoch.items()} for epoch in history],
     }
-    runs.write_json(_folder(out) / cell.file, record)
+    runs.write_json(folder / cell.file, record)
     checkpoint.remove(scratch / runs.CHECKPOINT)
     scratch.rmdir()
 
