@@ -73,7 +73,12 @@ def test_a_run_and_its_embeddings_from_outside_are_worth_the_same(say, run, embe
     ]
 
 
-def test_embeddings_alone_need_no_images_and_have_no_floors_of_ours(say, embeddings):
+def test_embeddings_alone_need_no_images_and_have_no_floors_of_ours(
+    say, embeddings, monkeypatch, tmp_path
+):
+    monkeypatch.setenv(
+        "WHATWHERE_DATA", str(tmp_path)
+    )  # where images lie is no question about these
     code, said, _ = say("probe", embeddings, *FAST, "--json")
     assert code == 0
     assert {row for row, _, _ in errors(said)} == {f"{embeddings}, linear", f"{embeddings}, knn"}

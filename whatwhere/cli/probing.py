@@ -107,7 +107,7 @@ def probe(
     _check_sources(
         runs,
         of_runs=level is not None or where or fine_tune or pool != "none",
-        of_images=any(one is not None for one in (test_fraction, image_size, how, data_dir)),
+        of_images=any(one is not None for one in (test_fraction, image_size, how)),
     )
     read = None
     if runs or data is not None:
@@ -169,8 +169,8 @@ def _check_sources(runs: Sequence[Path], *, of_runs: bool, of_images: bool) -> N
         )
     if not runs and of_images:
         raise InputError(
-            "--test-fraction, --image-size, --fit and --data-dir are about images, and embeddings "
-            "of a file have none; leave them out"
+            "--test-fraction, --image-size and --fit are about images, and embeddings of a file "
+            "have none; leave them out"
         )
 
 
