@@ -173,6 +173,15 @@ def test_of_three_draws_of_the_weights_on_there_are_ten_of_100_labels(budget):
     assert len({one.file for one in plan.cells}) == len(plan.cells)
 
 
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("n_seeds", [1, 2, 3, 10, 12])
+def test_each_draw_of_the_weights_is_judged_with_100_labels_and_no_draw_twice(n_seeds, within):
+    numbers = e1.draws(n_seeds, within=within)
+    met = [draw for one in numbers for draw in one["100"]]
+    assert all(one["100"] for one in numbers)
+    assert sorted(met) == list(range(len(met))) and len(met) >= n_seeds
+
+
 def test_a_cell_of_the_full_budget_is_trained_four_times_at_most():
     for one in e1.plan("full", None, None).cells:
         times = sum(map(len, one.options["draws"].values()))

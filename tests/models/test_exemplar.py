@@ -373,3 +373,13 @@ def test_wrong_words_are_refused():
         learner(transformations="hue").fit(images())
     with pytest.raises(InputError, match="n_seeds"):
         learner(n_seeds=1).fit(images())
+
+
+def test_copies_are_shown_of_the_images_that_it_was_fitted_to():
+    model = learner(epochs=1).fit(x := images())
+    seeds, copies = model.copies_of(x, 99, 2)
+    assert len(seeds) == 12 and copies.shape == (12, 2, *seeds.shape[1:])
+    with pytest.raises(InputError, match="39 images, but the seeds are rows of the 40"):
+        model.copies_of(x[1:], 3, 2)
+    with pytest.raises(InputError, match="one or more of each"):
+        model.copies_of(x, 0, 2)

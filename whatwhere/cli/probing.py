@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from whatwhere.experiments.job import Job
 
 EMBEDDINGS = ".npz"
+READING = {"image_size": None, "fit": None, "keep_depth": False}  # of a job that says nothing
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -226,11 +228,10 @@ def _as_they_come(
     A folder, whose images may differ in size, is read as the runs read theirs, if all did the same.
     """
     ways = [_reading(run) for run in runs]
-    way = ways[0]
-    if not Path(job.data).is_dir() or any(other != way for other in ways):
-        way = dict.fromkeys(way)
+    alike = Path(job.data).is_dir() and all(way == ways[0] for way in ways)
     asked = {"image_size": image_size, "fit": None if how is None else how.value}
-    return replace(job, **(way | {name: x for name, x in asked.items() if x is not None}))
+    given = {name: value for name, value in asked.items() if value is not None}
+    return replace(job, **((ways[0] if alike else READING) | given))
 
 
 def _reading(run: Path) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def _reading(run: Path) -> dict[str, Any]:
     from whatwhere import runs
 
     job = runs.read_config(run).get("job", {})
-    return {name: job.get(name) for name in ("image_size", "fit", "keep_depth")}
+    return {name: job.get(name, usual) for name, usual in READING.items()}
 
 
 def _refuse_what_was_met(run: Path, job: "Job", read: "DataSet", cache: bool) -> None:
@@ -375,8 +376,8 @@ def _random(
         except InputError:
             continue
         made = source_of(fresh, train, test)
-        alike = made.train.tobytes(), made.test.tobytes()
-        found[called.of(f"random filters {_net(learner)}", alike)] = made
+        digest = blake2b(made.train.tobytes() + made.test.tobytes()).digest()
+        found[called.of(f"random filters {_net(learner)}", digest)] = made
     return found
 
 

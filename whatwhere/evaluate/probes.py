@@ -78,9 +78,9 @@ class Probe:
             )
         self.center_ = x.mean(axis=0)
         # Squares of what is very large or very small would leave the range of floats.
-        largest = float(np.abs(x - self.center_).max()) or 1.0
-        parts = (x - self.center_) / largest
-        self.scale_ = largest * (float(np.sqrt(parts.var(axis=0).sum())) or 1.0)
+        centered = x - self.center_
+        largest = float(np.abs(centered).max()) or 1.0
+        self.scale_ = largest * (float(np.sqrt((centered / largest).var(axis=0).sum())) or 1.0)
         x = self._scaled(x)
         self.fitted_: Any = clone(self.classifier)
         if self.choices and counts.min() >= ENOUGH:

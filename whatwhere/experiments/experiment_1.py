@@ -292,7 +292,7 @@ def draws(n_seeds: int, *, within: bool) -> list[dict[str, list[int]]]:
     Errors with 100 labels differ most from draw to draw, so of these there are ten: within the
     draws of the weights, or, once those are `ENOUGH`, with further weights that see no others.
     """
-    few = DRAWS_OF_FEW if within or n_seeds >= ENOUGH else n_seeds
+    few = max(n_seeds, DRAWS_OF_FEW if within or n_seeds >= ENOUGH else 0)
     step = n_seeds if within else few
     numbers: list[dict[str, list[int]]] = [
         {n: [draw] for n in LABELS} | {FEW: list(range(draw, few, step)), "all": [0]}
