@@ -137,6 +137,7 @@ def plan(budget: str, seeds: int | None, data_dir: str | None) -> Plan:
             for row, settings in table.items()
         ),
         differences=tuple((row, usual) for row in table if row != usual),
+        drawn=("1,000 labels",),
         notes=(
             f"The net is {e1.NET}, with batch normalization; features are the maxima of the "
             "quarters of the maps of all levels. Labels are drawn balanced, the same for all rows.",

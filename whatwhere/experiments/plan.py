@@ -197,7 +197,8 @@ class Plan:
     intervals : bool
         Whether, as text, means stand with their 95 % interval rather than with the deviation.
     drawn : tuple of str
-        Labels of the columns that a figure joins by lines, where those of a unit are no sequence.
+        Labels of the columns that figures show: a single one as dots, several of a unit joined by
+        lines. Empty for all, which suits where those of a unit are a sequence.
     """
 
     title: str
