@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # importing torch takes a second, and the command line's --help needs none of it
     from collections.abc import Iterable, Iterator
 
+    import torch
     from torch import Tensor
+    from torch.nn import Module
 
 UNLABELED = -1
 """The label of an image whose class is not known; scikit-learn's convention."""
@@ -145,16 +148,48 @@ def key(*counters: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-@contextmanager
-def seeded(*counters: int | str) -> "Iterator[None]":
-    """Draw from `key(*counters)` inside the block; leave the caller's random stream as it was.
+def device_of(module: "Module") -> "torch.device":
+    """Return the device of a module, all of which is on one."""
+    return next(chain(module.parameters(), module.buffers())).device
 
-    This is for draws on the CPU, such as those of weights; generators of other devices stay.
+
+def reseeder(device: "torch.device") -> "Callable[[int], object]":
+    """Return what seeds the device's generator, in a hundredth of `torch.manual_seed`'s time."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.default_generator.manual_seed
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or 0].manual_seed
+    return torch.get_device_module(device).manual_seed
+
+
+@contextmanager
+def streams_kept(device: "torch.device") -> "Iterator[None]":
+    """Leave the caller's random streams, of the CPU and of the device, as they were."""
+    import torch
+
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices=others, device_type=device.type if others else "cuda"):
+        yield
+
+
+@contextmanager
+def seeded(*counters: int | str, device: "torch.device | None" = None) -> "Iterator[None]":
+    """Draw from `key(*counters)` inside the block; leave the caller's random streams as they were.
+
+    Parameters
+    ----------
+    *counters : int or str
+    device : torch.device, optional
+        Where there are draws in the block beside those on the CPU.
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(key(*counters))
+    cpu = torch.device("cpu")
+    with streams_kept(device or cpu):
+        for one in {cpu, device or cpu}:
+            reseeder(one)(key(*counters))
         yield
 
 

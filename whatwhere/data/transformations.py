@@ -272,9 +272,10 @@ def crop(images: Tensor, boxes: Boxes, size: tuple[int, int], warp: Warp | None 
     smallest = min(height / h, width / w) / SCALING[0]  # the largest step that there can be
     for level in range(1, floor(log2(max(smallest, 1)) + AVERAGED) + 1):
         images = F.avg_pool2d(images, 2, ceil_mode=True, count_include_pad=False)
-        covered = [2**level * side for side in reversed(images.shape[2:])]
+        covered = [2**level * side for side in images.shape[2:]]
         # Of an odd side the last cell reaches over the border, and so does the whole.
-        stretch = grid.new_tensor([width / covered[0], height / covered[1]])
+        parts = width / covered[1], height / covered[0]
+        stretch = torch.stack([grid.new_full((), part) for part in parts])
         seen = _look(images, (grid + 1) * stretch - 1)
         due = (step.log2() + AVERAGED).floor()[:, None, None, None]
         patches = torch.where(due >= level, seen, patches)

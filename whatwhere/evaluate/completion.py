@@ -221,7 +221,7 @@ def _walked(
     x = sampling.tensor(learner, images)
     unseen = torch.from_numpy(hidden).to(x.device)
     means, ends = [], []
-    with torch.no_grad(), seeded(seed, "completion"):
+    with torch.no_grad(), seeded(seed, "completion", device=x.device):
         for part in x.split(max(1, INFERENCE_BATCH // n)):
             whole = part.repeat(n, 1, 1, 1)  # chain by chain, of all images each
             known = Known(whole, ~unseen)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from whatwhere.core import Walks, key
+from whatwhere.core import Walks, device_of, seeded
 from whatwhere.evaluate import panels, strips
 from whatwhere.train import checkpoint
 
@@ -86,11 +86,8 @@ class Growing:
     def _walk(self, module: nn.Module, chains: Any, epoch: int) -> tuple[Any, Tensor]:
         """Return the chains after this epoch's steps, and what they look like, as uint8."""
         assert isinstance(module, Walks)
-        parameters = list(module.parameters())
-        device, size = parameters[0].device, sum(p.numel() for p in parameters)
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(key("growing", self.seed, epoch))
+        device, size = device_of(module), sum(p.numel() for p in module.parameters())
+        with seeded("growing", self.seed, epoch, device=device):
             if chains is None:
                 chains = module.begin(torch.rand(CHAINS, *self.shape).to(device))
             chains = [part.to(device) for part in chains]

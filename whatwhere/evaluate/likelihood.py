@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from whatwhere.core import HasLikelihood, LogPartition, seeded
+from whatwhere.core import HasLikelihood, LogPartition, device_of, seeded
 from whatwhere.data.rows import Rows
 from whatwhere.learner import Learner, infer
 
@@ -24,7 +24,7 @@ def measure(learner: Learner, images: np.ndarray, *, careful: bool = False) -> d
     learner : Learner
     images : ndarray (n, C, H, W)
         Gray ones are drawn once as 0 or 1 where the module models binary images, the same at every
-        call on a CPU.
+        call on a device.
     careful : bool
         Whether log Z may take the minutes that a number to be published takes.
 
@@ -39,9 +39,10 @@ def measure(learner: Learner, images: np.ndarray, *, careful: bool = False) -> d
     if not isinstance(module, HasLikelihood):
         return {}
     # The seed of `RBM.score_samples`: both tell of the same log Z.
-    with seeded(learner.spec_.seed, "log Z"):
+    seed, device = learner.spec_.seed, device_of(module)
+    with seeded(seed, "log Z", device=device):
         found = module.log_partition(careful=careful)
-    with seeded(learner.spec_.seed, "likelihood"):
+    with seeded(seed, "likelihood", device=device):
         parts = list(infer(learner.module_, Rows(images), _told))
     energy = sum(float(part) for part, _ in parts) / len(images)
     drawn = any(drawn for _, drawn in parts)

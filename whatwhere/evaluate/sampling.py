@@ -7,7 +7,6 @@ near them of one that hardly leaves what it has seen.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from math import ceil, sqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from whatwhere import runs
-from whatwhere.core import InputError, Walks, key, seeded
+from whatwhere.core import InputError, Walks, device_of, key, seeded
 from whatwhere.data.images import Images
 from whatwhere.data.rows import Rows
 from whatwhere.evaluate import panels, strips, tables
@@ -78,8 +77,7 @@ def tensor(learner: Learner, images: np.ndarray) -> Tensor:
             f"images of shape {images.shape[1:]}, but this {type(learner).__name__} was fitted to "
             f"{learner.image_shape_} (channels, height, width); bring them to that size first"
         )
-    module = learner.module_
-    device = next(chain(module.parameters(), module.buffers())).device
+    device = device_of(learner.module_)
     rows = Rows(images, device=device)
     return rows.take(torch.arange(len(rows), device=device)).x
 
@@ -105,7 +103,7 @@ def walk(learner: Learner, start: np.ndarray, moments: Sequence[int], seed: int 
     moments : sequence of int
         Steps after which they are looked at, rising. 0 is the image itself.
     seed : int
-        On a CPU, the same seed gives the same chains.
+        The same seed gives the same chains, on devices of one kind.
 
     Returns
     -------
@@ -122,7 +120,7 @@ def walk(learner: Learner, start: np.ndarray, moments: Sequence[int], seed: int 
     assert isinstance(module, Walks)
     x = tensor(learner, start)
     seen, done = [], 0
-    with torch.no_grad(), seeded(seed, "chains"):
+    with torch.no_grad(), seeded(seed, "chains", device=x.device):
         state = module.begin(x)
         for moment in moments:
             state = module.walk(state, moment - done)

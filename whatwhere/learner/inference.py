@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from whatwhere.core import (
     HasFreeEnergy,
     HasLikelihood,
     Reconstructs,
+    device_of,
     seeded,
 )
 from whatwhere.data.rows import Rows
@@ -42,7 +42,7 @@ def infer(
         Rows to look at, on the device of the images. Default: all.
     """
     module.eval()
-    device = next(chain(module.parameters(), module.buffers())).device
+    device = device_of(module)
     if which is None:
         which = torch.arange(len(rows), device=rows.y.device)
     with torch.no_grad():
@@ -106,6 +106,6 @@ def _free_energy(module: nn.Module, rows: Rows, which: Tensor | None = None) -> 
         seen = net.likely(x) if isinstance(net, HasLikelihood) else x
         return float(net.free_energy(seen).sum(dtype=torch.float64))
 
-    with seeded("free energy"):
+    with seeded("free energy", device=device_of(module)):
         found = sum(infer(module, rows, total, which))
     return found / (len(rows) if which is None else len(which))

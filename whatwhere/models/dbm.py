@@ -215,9 +215,9 @@ class DBMModule(nn.Module):
             v = pair.mean_field(v, 0)[1]
         return v
 
-    def mean_field(self, x: Tensor, sweeps: int = SWEEPS) -> States:
+    def mean_field(self, x: Tensor) -> States:
         """Return the states of images x (B, C, H, W), and the means of all hidden layers."""
-        return self.machine.mean_field(self.pixels.states(x), sweeps, STILL)
+        return self.machine.mean_field(self.pixels.states(x), SWEEPS, STILL)
 
     def unroll(self) -> None:
         """Let the net begin with the machine's weights."""
@@ -234,9 +234,10 @@ class DBMModule(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return the topmost hidden layer, (B, K): of the net where there are classes."""
         with torch.no_grad():
-            states = self.mean_field(x, SWEEPS if self.net is None else FEW_SWEEPS)
-        if self.net is None:
-            return states[-1]
+            if self.net is None:
+                return self.mean_field(x)[-1]
+            # All of them: to ask whether they still move would wait for the device in each step.
+            states = self.machine.mean_field(self.pixels.states(x), FEW_SWEEPS)
         h = states[0]
         for layer, above in zip(self.net, [*states[2:], None], strict=True):
             h = layer(h, above)

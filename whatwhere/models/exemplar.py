@@ -310,8 +310,7 @@ class Look:
         self.sums: dict[str, Tensor] = {}
 
     def start(self, fabric: "Fabric") -> None:
-        """Bring the module to the device, and begin with nothing seen."""
-        self.module.to(fabric.device)
+        """Begin with nothing seen."""
         self.device = fabric.device
         self.sums = {}
 
@@ -378,7 +377,7 @@ class SeedSearch(Look):
         x, rows = batch.x, batch.rows
         pixels = x.movedim(1, 3).flatten(0, 2).double()
         self.add("colors", torch.cat([pixels.sum(dim=0)[None], pixels.T @ pixels]))
-        self.add("pixels", pixels.new_tensor(len(pixels)))
+        self.add("pixels", pixels.new_full((), len(pixels)))
         boxes = self._candidates(rows)
         patches = [crop(x, Boxes(*b.unbind(1)), self.module.patch) for b in boxes.unbind(1)]
         energies = torch.stack([energy(patch) for patch in patches], dim=1)

@@ -42,6 +42,7 @@ from whatwhere.core import (
     Known,
     LogPartition,
     Terms,
+    device_of,
     joint_sum,
     seeded,
 )
@@ -294,8 +295,7 @@ class PixelStatistics:
     name: str = "pixels"
 
     def start(self, fabric: "Fabric") -> None:
-        """Bring the pixels to the device, and begin with nothing seen."""
-        self.pixels.to(fabric.device)
+        """Begin with nothing seen."""
         sizes = [1, len(self.pixels.mean), len(self.pixels.mean), len(self.pixels.base)]
         self._sizes = sizes
         kind = torch.float32 if fabric.device.type == "mps" else torch.float64
@@ -306,7 +306,7 @@ class PixelStatistics:
         """Add a batch to the sums; there are no terms."""
         x = batch.x.flatten(1)
         states = x if self.pixels.kind == GAUSSIAN else self.pixels.states(batch.x)
-        parts = [x.new_tensor([len(x)]), x.sum(dim=0), x.square().sum(dim=0), states.sum(dim=0)]
+        parts = [x.new_full((1,), len(x)), x.sum(dim=0), x.square().sum(dim=0), states.sum(dim=0)]
         self._sums += joint_sum(torch.cat(parts)).to(self._sums.dtype)
         return {}
 
@@ -577,7 +577,7 @@ class RBM(ImageClassifier):
         check_is_fitted(self)
         module: Any = self.module_
         if getattr(self, "_module_of_log_z", None) is not module:
-            with seeded(self.spec_.seed, "log Z"):
+            with seeded(self.spec_.seed, "log Z", device=device_of(module)):
                 self._log_z: float = module.log_partition().value
             self._module_of_log_z = module
         # In float64: rounding then depends less on which images stand beside one another.

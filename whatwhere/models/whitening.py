@@ -227,8 +227,7 @@ class Moments:
     name: str = "moments"
 
     def start(self, fabric: "Fabric") -> None:
-        """Bring the module to the device, and begin with nothing seen."""
-        self.module.to(fabric.device)
+        """Begin with nothing seen."""
         # Apple's GPUs have no float64.
         self._device = torch.device("cpu") if fabric.device.type == "mps" else fabric.device
         self._forget()
@@ -244,7 +243,7 @@ class Moments:
     def step(self, batch: Batch, progress: float) -> Terms:
         """Add a batch to the sums of equation 5; there are no terms."""
         x, own = self.module.normalize(batch.x.to(self._device))
-        count = self._sums.new_tensor([len(x)])
+        count = self._sums.new_full((1,), len(x))
         if self._origin is None:
             first = joint_sum(torch.cat([count, x.sum(dim=0, dtype=torch.float64)]))
             self._origin = (first[1:] / first[0]).to(x.dtype)

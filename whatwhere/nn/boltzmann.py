@@ -336,17 +336,17 @@ class Machine:
             return states
         seen = F.linear(v, self.weights[0], self.biases[1])  # is the same in all sweeps
         for _ in range(sweeps):
-            moved = 0.0
+            before = list(states)
             for level in range(1, top + 1):
-                former = states[level]
                 if level == 1:
                     states[1] = self.units[1].mean(seen.addmm(states[2], self.weights[1]))
                 else:
                     self.mean([level], states)
-                if tolerance:
-                    moved = max(moved, float((states[level] - former).detach().abs().max()))
-            if tolerance and moved <= tolerance:
-                break
+            if tolerance:
+                pairs = zip(before[1:], states[1:], strict=True)
+                moved = [(now - former).detach().abs().max() for former, now in pairs]
+                if float(torch.stack(moved).max()) <= tolerance:  # asked for once a sweep
+                    break
         return states
 
     def bound(self, states: States) -> Tensor:

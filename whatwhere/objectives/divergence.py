@@ -257,7 +257,7 @@ class LikelihoodGradient(nn.Module):
                 high = low + 1
                 gain = (betas[high] - betas[low]) * (energy[:, high] - energy[:, low])
                 swap = torch.rand_like(gain).log_() < gain
-                pair = energy[:, [low, high]], place[:, [low, high]]
+                pair = energy[:, low : high + 1].clone(), place[:, low : high + 1].clone()
                 for held, now in zip((energy, place), pair, strict=True):
                     held[:, low] = torch.where(swap, now[:, 1], now[:, 0])
                     held[:, high] = torch.where(swap, now[:, 0], now[:, 1])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from whatwhere.core import Batch, InputError, key
+from whatwhere.core import Batch, InputError, key, reseeder, streams_kept
 from whatwhere.train import checkpoint
 from whatwhere.train.processes import Processes
 from whatwhere.train.stage import Stage
@@ -155,8 +155,9 @@ class Trainer:
         fabric = self.fabric or one_process()
         saved = checkpoint.read(self.checkpoint) if self.checkpoint else None
         state, place = (saved[0], Place(**saved[1])) if saved else (None, Place())
-        devices = [fabric.device] if fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        # All of it: a stage may move a part, and what judges it looks at the whole.
+        module.to(fabric.device)
+        with streams_kept(fabric.device):
             if state is not None:
                 module.load_state_dict(state["module"])
             watch = self.watch if fabric.is_global_zero else ()
@@ -180,15 +181,6 @@ def one_process() -> "Fabric":
     from lightning_fabric import Fabric
 
     return Fabric(accelerator="cpu", devices=1)
-
-
-def reseeder(device: torch.device) -> Callable[[int], object]:
-    """Return what seeds the device's generator, in a hundredth of `torch.manual_seed`'s time."""
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0].manual_seed
-    if device.type == "mps":
-        return torch.mps.manual_seed
-    return torch.default_generator.manual_seed
 
 
 @dataclass

@@ -305,7 +305,6 @@ class StatisticsUpdate(GradientUpdate):
     objective: Any  # it gives slopes beside the terms
 
     def _set_up(self, fabric: "Fabric") -> None:
-        self.module.to(fabric.device)
         if isinstance(self.objective, nn.Module):
             self.objective.to(fabric.device)
         self._optimizer = self.optimizer(self._parameters)

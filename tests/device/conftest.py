@@ -1,0 +1,1 @@
+collect_ignore = ["everything.py"]  # a script, that finds its neighbor by its own folder
