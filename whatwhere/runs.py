@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = 1
+DESCRIBED = ("seed", "classes", "n_features_in", "spec.shape", "spec.n_samples")
 CONFIG, WEIGHTS, METRICS, EVALUATION = (
     "config.json",
     "model.safetensors",
@@ -108,10 +109,14 @@ def has_checkpoint(folder: Path) -> bool:
 def require_weights(folder: Path) -> None:
     """Raise an `InputError` that says how to go on where nothing was learned and kept."""
     if not has_weights(folder):
-        way = "fit it again"
-        if has_checkpoint(folder):
-            way = f"finish it with: whatwhere fit --resume {folder}"
-        raise InputError(f"{folder} has no {WEIGHTS}: training has not ended; {way}")
+        if (folder / EVALUATION).exists() or "job" not in read_config(folder):
+            raise InputError(
+                f"{folder} has no {WEIGHTS}, though it has ended; copy the run again, or fit anew"
+            )
+        raise InputError(
+            f"{folder} has no {WEIGHTS}: training has not ended; "
+            f"finish it with: whatwhere fit --resume {folder}"
+        )
 
 
 def read_weights(folder: Path, module: "nn.Module") -> None:
@@ -158,6 +163,39 @@ def read_config(folder: Path) -> dict[str, Any]:
             "use the whatwhere version that wrote it"
         )
     return config
+
+
+def check_config(config: Mapping[str, Any], folder: Path, **known: set[str]) -> None:
+    """Refuse what a run says of its learner where this version cannot build it from that.
+
+    Parameters
+    ----------
+    config : dict
+        As `read_config` returns it.
+    folder : Path
+    **known : set of str
+        The names that a part of it, ``params`` say, may have. Those that it has not are as they
+        were before they came.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing, or not known.
+    """
+    path = folder / CONFIG
+    for part, names in known.items():
+        if not isinstance(config.get(part), dict):
+            raise InputError(f"{path} has no {part}; copy the run again, or fit anew")
+        if strange := sorted(config[part].keys() - names):
+            wrote = dict(config.get("versions") or {}).get("whatwhere", "that wrote it")
+            raise InputError(
+                f"{path} has {part}.{strange[0]}, which this version does not know; use the "
+                f"whatwhere version {wrote}"
+            )
+    there = {*config, *(f"{part}.{name}" for part in known for name in config[part])}
+    for name in DESCRIBED:
+        if name not in there:
+            raise InputError(f"{path} has no {name}; copy the run again, or fit anew")
 
 
 def write_metrics(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:

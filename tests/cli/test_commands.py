@@ -334,6 +334,23 @@ def test_ctrl_c_outside_of_training_is_said_too(say, monkeypatch):
     assert err.strip().endswith("stopped")
 
 
+def test_ctrl_c_while_a_run_is_judged_says_how_to_go_on(say, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as changed:
+        changed.setattr("whatwhere.experiments.fitting.judge_run", interrupted)
+        code, _, err = say("fit", "digits", "--labels", "50", "--epochs", "1", *NET, "--out", run)
+    assert code == 130
+    assert err.splitlines()[-1] == (
+        f"whatwhere: stopped; {run} keeps what was written; "
+        f"go on with: whatwhere fit --resume {run}"
+    )
+    code, _, _ = say("fit", "--resume", run)
+    assert code == 0
+
+
 def test_a_place_that_cannot_be_written_to_is_refused(refused):
     assert "cannot write" in refused("fit", "digits", *NET, "--out", "/dev/null/run")
 
@@ -462,7 +479,7 @@ def test_a_run_that_never_learned_says_how_to_go_on(refused, run_folder, tmp_pat
     config = json.loads((run_folder / "config.json").read_text())
     config.pop("n_features_in")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert "fit it again" in refused("evaluate", tmp_path)
+    assert f"fit --resume {tmp_path}" in refused("evaluate", tmp_path)
     (tmp_path / "checkpoint").mkdir()
     assert f"--resume {tmp_path}" in refused("evaluate", tmp_path)
 

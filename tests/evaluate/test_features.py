@@ -102,6 +102,13 @@ def test_quadrants_of_a_mirrored_map_are_the_mirrored_quadrants(axis):
     assert torch.equal(quadrants(maps.flip(axis)), quadrants(maps).flip(axis))
 
 
+@pytest.mark.parametrize("height", range(2, 8))
+@pytest.mark.parametrize("width", range(2, 8))
+def test_quadrants_are_torchs_adaptive_pooling(height: int, width: int, generator):
+    maps = torch.randn(2, 3, height, width, generator=generator)
+    assert torch.equal(quadrants(maps), F.adaptive_max_pool2d(maps, 2))
+
+
 def test_quadrants_are_the_maxima_of_four_quarters_and_small_maps_stay():
     maps = torch.arange(32.0).view(1, 2, 4, 4)
     by_hand = [

@@ -21,5 +21,11 @@ def images() -> Images:
 
 
 @pytest.fixture(scope="session")
+def odd() -> Images:
+    """Gray, 13 x 10: of odd maps the quarters overlap."""
+    return draw((1, 13, 10), 40)
+
+
+@pytest.fixture(scope="session")
 def color() -> Images:
     return draw((3, 8, 8))

@@ -72,6 +72,11 @@ def test_what_is_saved_for_the_hub_is_loaded_with_the_same_bits(run, learner, im
     assert loaded.classes_.tolist() == ["ant", "büffel", "cat"]
 
 
+def test_folders_may_be_named_by_text(run, tmp_path):
+    hub.save_pretrained(str(run), str(tmp_path / "out"))
+    assert type(hub.from_pretrained(str(tmp_path / "out"))) is SWWAE
+
+
 def test_what_tells_of_its_owner_is_not_published(run, tmp_path):
     hub.save_pretrained(run, tmp_path / "out")
     for name in ("README.md", "config.json"):
@@ -147,6 +152,14 @@ def test_a_card_tells_a_likelihood_with_how_it_was_found(learner):
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "what"), [("rbm", "Restricted Boltzmann machine"), ("whitening", "ZCA or PCA")]
+)
+def test_names_in_what_a_card_says_keep_their_capitals(learner, model: str, what: str):
+    text = str(card(learner.describe() | {"model": model}, {}, repo_id="a/b"))
+    assert f"\n{what}" in text
+
+
 def test_names_cannot_break_the_card(learner):
     config = learner.describe() | {"data": {"name": "a|b\n# {{ c }} <i>"}}
     said: Any = card(config, {"n": 1, "accuracy": 1.0, "error": 0.0}, repo_id="someone/it")
@@ -210,6 +223,8 @@ def test_without_a_network_one_line_says_so(run):
         with pytest.raises(InputError, match="the hub cannot be reached; look at") as refused:
             failing()
         assert "\n" not in str(refused.value)
+        is_load = str(refused.value).startswith("cannot load")
+        assert ("there is no such folder here" in str(refused.value)) is is_load
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "two words", os.fspath(Path("no") / "such" / "folder")])

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from whatwhere.export import check
 from whatwhere.export import onnx as room
 from whatwhere.export.outputs import Outputs, choose
 from whatwhere.export.where import Disjoint, Overlapping, exportable, flat_index
+from whatwhere.models import CONTENTS, learner_class
 from whatwhere.nn.where import WhatWhere
 
 TEMPERATURE = 2.5
@@ -134,6 +136,23 @@ def test_a_net_on_rows_that_rebuilds_nothing_gives_no_where(tmp_path, rng):
     assert list(told["differences"]) == ["probabilities", "embedding"]
     nodes = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
     assert nodes <= {"Conv", "BatchNormalization", "MaxPool", "Relu", "Reshape", "Gemm", "Softmax"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CONTENTS))
+def test_every_method_is_exported_with_all_that_it_says(name: str, odd: Images, tmp_path: Path):
+    cls = learner_class(name)
+    few: dict[str, Any] = {"n_hidden": 6, "n_seeds": 6, "patch": 6, "epochs": 1}
+    if name in ("dbm", "dbn", "stacked_autoencoder", "deep_autoencoder"):
+        few |= {"architecture": "6fc-4fc", "pretraining_epochs": 1, "joint_epochs": 1}
+    elif name != "rbm":
+        few |= {"architecture": "(4)3c-2p-(6)3c"}
+    known = {f.name for f in fields(cls)}
+    own = {key: value for key, value in few.items() if key in known}
+    model = cls(**own, random_state=0).fit(odd.x, odd.y)
+    # It is checked in onnxruntime before it is written.
+    told = room.write(model.save(tmp_path / "run"), tmp_path / "model.onnx", odd)
+    assert choose(model) and set(told["differences"]) >= set(choose(model))
 
 
 def test_a_file_for_one_purpose_holds_nothing_else(run, images, learner, tmp_path):
@@ -309,6 +328,7 @@ def test_images_are_checked_in_batches_of_every_size(n):
         (["embeding"], "no output is named 'embeding'; did you mean embedding"),
         (["embedding", "reconstruction"], "has no reconstruction; it has embedding$"),
         (["probabilities"], "has no probabilities; it has embedding$"),
+        ([], "--outputs names none; this run has embedding$"),
     ],
 )
 def test_an_output_that_a_run_has_not_is_refused(images, tmp_path, wanted, says):

@@ -6,7 +6,7 @@ import pytest
 
 import whatwhere
 from whatwhere import CNN, runs
-from whatwhere.core import UNLABELED
+from whatwhere.core import UNLABELED, InputError
 from whatwhere.objectives.calibration import ENOUGH, nll
 from whatwhere.train.trainer import Interrupted, Trainer
 
@@ -110,3 +110,52 @@ def test_a_spec_tells_the_labels_of_each_class():
     counts = tuple(int((y == name).sum()) for name in ("left", "right"))
     assert model.spec_.class_counts == counts
     assert sum(counts) == model.spec_.n_labeled == 30
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "says"),
+    [
+        (
+            "params",
+            "new_knob",
+            3,
+            "params.new_knob, which this version does not know; use the what",
+        ),
+        ("spec", "depth", 3, "spec.depth, which this version does not know"),
+        (None, "params", None, "has no params; copy the run again"),
+        (None, "spec", 3, "has no spec; copy the run again"),
+        (None, "seed", ..., "has no seed; copy"),
+        (None, "classes", ..., "has no classes; copy"),
+        ("spec", "n_samples", ..., "has no spec.n_samples; copy"),
+        (None, "model", 5, "no model is named '5'"),
+        (None, "model", ..., "no model is named"),
+    ],
+)
+def test_what_a_run_says_of_itself_is_checked_before_a_net_is_built(
+    pair, tmp_path, part: str | None, key: str, value: Any, says: str
+):
+    folder = pair[0].save(tmp_path / "run")
+    config = json.loads((folder / runs.CONFIG).read_text(encoding="utf-8"))
+    changed = config if part is None else config[part]
+    if value is ...:
+        del changed[key]
+    else:
+        changed[key] = value
+    runs.write_json(folder / runs.CONFIG, config)
+    with pytest.raises(InputError, match=says) as refused:
+        whatwhere.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_weights_says_how_they_come(pair, tmp_path):
+    folder = pair[0].save(tmp_path / "run")
+    (folder / runs.WEIGHTS).unlink()
+    with pytest.raises(InputError, match="though it has ended; copy the run again"):
+        whatwhere.load(folder)
+    config = json.loads((folder / runs.CONFIG).read_text(encoding="utf-8"))
+    runs.write_json(folder / runs.CONFIG, config | {"job": {}})  # as `fit` begins one
+    with pytest.raises(InputError, match=f"finish it with: whatwhere fit --resume {folder}"):
+        whatwhere.load(folder)
+    runs.write_json(folder / runs.EVALUATION, {})
+    with pytest.raises(InputError, match="though it has ended; copy the run again"):
+        whatwhere.load(folder)

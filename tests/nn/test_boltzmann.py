@@ -189,6 +189,12 @@ def test_gaussian_units_have_the_density_that_their_partition_function_says():
     assert abs(float(drawn.mean()) - 0.8) < 0.03 and abs(float(drawn.var()) - 1) < 0.03
 
 
+def test_a_process_may_hold_no_chain_of_multinomial_units():
+    units = Multinomial(6, 3)
+    for found in (units.mean(torch.empty(0, 6)), units.draw(torch.empty(0, 6))):
+        assert found.shape == (0, 6)
+
+
 def test_states_of_gaussian_units_cannot_be_counted():
     with pytest.raises(InputError, match="cannot be counted"):
         Gaussian(2).states(torch.arange(3))

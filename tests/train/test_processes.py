@@ -176,6 +176,12 @@ def test_means_over_shares_are_the_mean(n_rows: int, n: int):
     assert partial == pytest.approx(float(values[some].mean()), rel=1e-6)
 
 
+def test_a_sum_is_given_back_to_the_process_that_it_is_of():
+    gathered = torch.tensor([1.0, 2.0, 6.0])
+    assert [float(Processes(rank, 3).returned(gathered)) for rank in range(3)] == [1.0, 2.0, 6.0]
+    assert float(Processes(1, 2).returned(gathered)) == 3.0  # of others, each has the mean
+
+
 def test_alone_a_count_is_the_count_or_1():
     assert joint_count(torch.tensor(3)) == 3
     assert joint_count(torch.tensor(0)) == 1

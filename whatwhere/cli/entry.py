@@ -1,6 +1,7 @@
 """The door: which commands there are, and how they end."""
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -43,7 +44,8 @@ def version(
 
 
 def main() -> None:
-    """Run the command line: exit 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run the command line: exit 0, 2 for what the user can mend, 130 after Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
         if code == STOPPED:  # the parser keeps a Ctrl-C to itself

@@ -44,13 +44,17 @@ def watch(name: str) -> list["Watcher"]:
 
 @contextmanager
 def told_to_stop(folder: Path, way: str) -> Iterator[None]:
-    """End the command with 130 after Ctrl-C in training, saying what is kept and how to go on."""
+    """End the command with 130 after Ctrl-C, saying what is kept and how to go on."""
     from whatwhere import runs
     from whatwhere.experiments.starting import Lost
     from whatwhere.train.trainer import Diverged, Interrupted
 
     try:
         yield
+    except KeyboardInterrupt:  # while it reads, judges or draws
+        if not folder.is_dir():
+            raise
+        raise Ended(f"stopped; {folder} keeps what was written; {way}", STOPPED) from None
     except Interrupted as place:
         raise Ended(
             f"stopped in {place}; {folder} keeps what was learned; {way}", STOPPED

@@ -13,7 +13,7 @@ from whatwhere.core import UNLABELED, InputError
 from whatwhere.data.images import Skipped
 from whatwhere.experiments import beginning, starting
 from whatwhere.experiments.job import Job, Machine, Read
-from whatwhere.experiments.stopping import stoppable
+from whatwhere.experiments.stopping import interrupted_by, stoppable
 
 if TYPE_CHECKING:
     from whatwhere.learner import Learner, Spec
@@ -227,8 +227,9 @@ def _train(
     if not fabric.is_global_zero:
         return learner
     save(learner, out, config)
-    growing.finish()
-    judge_run(learner, read, out)
+    with nullcontext() if stop is None else interrupted_by(stop):
+        growing.finish()
+        judge_run(learner, read, out)
     checkpoint.remove(out / runs.CHECKPOINT)
     return learner
 

@@ -17,9 +17,8 @@ from typing import Any, NoReturn
 
 from whatwhere.core import InputError
 from whatwhere.experiments.job import Machine
-from whatwhere.experiments.stopping import stoppable
+from whatwhere.experiments.stopping import LOOK_EVERY, stoppable
 
-LOOK_EVERY = 0.1  # seconds
 GRACE = 5.0  # seconds for the parent to see who ended first; bounds the end of a broken run too
 RANK, LOCAL_RANK, PORT = "RANK", "LOCAL_RANK", "MASTER_PORT"
 SLURM = "SLURM_STEP_NUM_TASKS"  # srun sets it, and sbatch alone does not
@@ -119,7 +118,7 @@ def start(machine: Machine, function: Callable[..., object], *args: Any) -> None
 
     Raises
     ------
-    InputError, Interrupted, Diverged, OSError
+    InputError, Interrupted, Diverged, OSError, KeyboardInterrupt
         As one of the processes did.
     Lost
         If one was killed; the others are ended then.
@@ -173,8 +172,8 @@ def _begin(
     os.environ |= {RANK: str(rank), LOCAL_RANK: str(rank), PORT: str(port)}
     try:
         function(*args, stop=lambda: stop.is_set() or os.getppid() != parent)
-    except (Interrupted, Diverged) as error:  # all alike; the first may still be writing
-        if rank == 0:
+    except (Interrupted, Diverged, KeyboardInterrupt) as error:
+        if rank == 0:  # all are alike; the first may still be writing
             told.put(error)
     except (InputError, OSError) as error:
         told.put(error)

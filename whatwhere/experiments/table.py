@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from math import isfinite
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,8 @@ def run(
                     write_table(plan, out, command)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for child in active_children():  # Ctrl-C reaches them too, SIGTERM does not
+                    child.terminate()
                 raise
     return write_table(plan, out, command)
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from whatwhere.learner import Learner
 
 
-def push_to_hub(run: Path, repo_id: str, *, private: bool = True) -> str:
+def push_to_hub(run: str | Path, repo_id: str, *, private: bool = True) -> str:
     """Upload a run, as who is logged in (``hf auth login``).
 
     Parameters
     ----------
-    run : Path
+    run : str or Path
         A run folder.
     repo_id : str
         ``USER/NAME``; it is made if it is not there.
@@ -44,7 +44,7 @@ def push_to_hub(run: Path, repo_id: str, *, private: bool = True) -> str:
         from whatwhere.export.mixin import HubRun
 
         return str(
-            HubRun(run).push_to_hub(
+            HubRun(Path(run)).push_to_hub(
                 repo_id,
                 private=private,
                 commit_message="Upload a whatwhere run",
@@ -53,7 +53,7 @@ def push_to_hub(run: Path, repo_id: str, *, private: bool = True) -> str:
         )
 
 
-def save_pretrained(run: Path, folder: Path) -> None:
+def save_pretrained(run: str | Path, folder: str | Path) -> None:
     """Write into a new folder what `push_to_hub` would upload.
 
     Raises
@@ -64,9 +64,8 @@ def save_pretrained(run: Path, folder: Path) -> None:
     with _hub(f"cannot write {folder}"):
         from whatwhere.export.mixin import HubRun
 
-        hub_run = HubRun(run)
-        runs.create(folder)
-        hub_run.save_pretrained(folder)
+        hub_run = HubRun(Path(run))
+        hub_run.save_pretrained(runs.create(Path(folder)))
 
 
 def from_pretrained(name: str | Path, *, revision: str | None = None) -> "Learner":
@@ -87,10 +86,12 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> "Learne
         If there is no such repository or folder, it holds no whatwhere run, huggingface_hub is
         missing, or the hub does not answer and the repository has not been downloaded before.
     """
-    with _hub(f"cannot load {name}"):
+    there = Path(name).is_dir()
+    no_folder = "" if there else ", and there is no such folder here"
+    with _hub(f"cannot load {name}{no_folder}"):
         from whatwhere.export.mixin import HubRun
 
-        if Path(name).is_dir():
+        if there:
             runs.read_config(Path(name))
         return HubRun.from_pretrained(str(name), revision=revision).learner
 

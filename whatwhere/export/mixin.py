@@ -129,6 +129,7 @@ def card(config: dict[str, Any], evaluation: dict[str, Any], *, repo_id: str) ->
         eval_results=_results(evaluation, data, task),
     )
     c, h, w = config["spec"]["shape"]
+    what = models.CONTENTS[config["model"]][2]
     calls = ["features = model.transform(images)"]
     if classes:
         calls = ["labels = model.predict(images)", "p = model.predict_proba(images)", *calls]
@@ -136,7 +137,7 @@ def card(config: dict[str, Any], evaluation: dict[str, Any], *, repo_id: str) ->
         about,
         template_str=CARD,
         title=title,
-        what=models.CONTENTS[config["model"]][2].capitalize(),
+        what=what[0].upper() + what[1:],  # names within keep their capitals
         facts={name: _cell(value) for name, value in _facts(config, evaluation, data).items()},
         input=f"(n, {h}, {w})" if c == 1 else f"(n, {c}, {h}, {w})",
         calls=calls,

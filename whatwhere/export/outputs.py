@@ -29,12 +29,16 @@ def choose(learner: Learner, wanted: Sequence[str] | None = None) -> tuple[str, 
         RECONSTRUCTION: isinstance(learner.module_, Reconstructs),
     }
     there = tuple(name for name in NAMES if has[name])
-    for name in wanted or ():
+    if wanted is None:
+        return there
+    if not wanted:
+        raise InputError(f"--outputs names none; this run has {', '.join(there)}")
+    for name in wanted:
         if name not in NAMES:
             raise unknown("no output is named", name, NAMES)
         if name not in there:
             raise InputError(f"this run has no {name}; it has {', '.join(there)}")
-    return tuple(name for name in there if name in wanted) if wanted else there
+    return tuple(name for name in there if name in wanted)
 
 
 class Outputs(nn.Module):

@@ -230,6 +230,8 @@ class Learner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, 
     @classmethod
     def restore(cls, config: Mapping[str, Any], folder: Path) -> Self:
         """Return the learner that `describe` told of, with the weights in `folder`."""
+        own = {f.name for f in fields(cls) if f.init and f.name not in TO_THE_RUN}
+        runs.check_config(config, folder, params=own, spec=set(Spec._fields))
         params, spec = (
             {name: _from_json(value) for name, value in config[part].items()}
             for part in ("params", "spec")

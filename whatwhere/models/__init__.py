@@ -91,4 +91,4 @@ def load(run: str | Path) -> "Learner":
     folder = Path(run)
     config = runs.read_config(folder)
     runs.require_weights(folder)
-    return learner_class(config["model"]).restore(config, folder)
+    return learner_class(str(config.get("model"))).restore(config, folder)

@@ -166,7 +166,7 @@ class Multinomial:
     levels: int
 
     def _grouped(self, a: Tensor) -> Tensor:
-        return a.view(len(a), -1, self.levels)
+        return a.view(len(a), self.size // self.levels, self.levels)
 
     def mean(self, a: Tensor) -> Tensor:
         """Return the softmax of each group."""
@@ -321,8 +321,10 @@ class Machine:
         v : Tensor (B, n_0)
         sweeps : int
         tolerance : float
-            Stop when no mean moves by more.
+            Stop when no mean moves by more. A compiler and an exporter are given all sweeps.
         """
+        if torch.compiler.is_compiling():
+            tolerance = 0.0
         top = len(self.units) - 1
         states = [v, *(v.new_zeros(len(v), units.size) for units in self.units[1:])]
         for level in range(1, top + 1):

@@ -73,6 +73,10 @@ class Processes:
         whole[self.rank :: self.n] = shard
         return added(whole)
 
+    def returned(self, gathered: Tensor) -> Tensor:
+        """Return this process's number of what was gathered; among others, the mean of all."""
+        return gathered[self.rank] if len(gathered) == self.n else gathered.mean(dim=0)
+
     def mean(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the means of scalars over all processes."""
         if self.n == 1 or not values:

@@ -213,7 +213,8 @@ class _Leg:
             for update, saved in zip(self.stage.updates, state["updates"], strict=True):
                 update.load_state_dict(saved)
             self.sums = {
-                name: total.to(self.fabric.device) for name, total in state["sums"].items()
+                name: self.processes.returned(total).to(self.fabric.device)
+                for name, total in state["sums"].items()
             }
             self.counts.update(state["counts"])
             self.best = state["best"]
@@ -386,7 +387,7 @@ class _Leg:
         state = {
             "module": self.module.state_dict(),
             "updates": [update.state_dict() for update in self.stage.updates],
-            "sums": dict(self.processes.mean(self.sums)),
+            "sums": {name: self.processes.gather(own[None]) for name, own in self.sums.items()},
             "counts": dict(self.counts),
             "best": self.best,
         }
