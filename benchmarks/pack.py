@@ -5,7 +5,7 @@
 There, with torch installed already:
 
     pip install --no-index --find-links carry/wheels whatwhere
-    WHATWHERE_DATA=carry/data python benchmarks/kernels.py
+    WHATWHERE_DATA=carry/data python benchmarks/card.py
 
 The folder `carry` is not kept by git. Wheels are those of constraints.txt that whatwhere needs;
 torch, and what only torch needs, are left to the machine, whose build of it suits its devices.
