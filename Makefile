@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install demo test lint types imports bench tables clean
+.PHONY: install demo test lowest lint types imports bench tables clean
 
 install: .venv/installed
 
@@ -21,6 +21,12 @@ demo: install
 
 test: install lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# The tests of the engine with the lowest versions that are allowed, in an environment of its own. Their warnings are not ours.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet $(PIP_ARGS) --constraint constraints-lowest.txt --editable '.[parquet,download,onnx,hub]' pytest hypothesis
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -o filterwarnings=default tests/nn tests/objectives tests/learner tests/train tests/export tests/device
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,4 +45,4 @@ tables: install
 	$(BIN)/python docs/tables.py
 
 clean:
-	rm -rf .venv demo-run
+	rm -rf .venv .venv-lowest demo-run

@@ -125,7 +125,7 @@ def half(run: Path, job: Job) -> Learner:
 
     try:
         return fitting.fit(job, run, stop=stop)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):  # of few steps, while it was judged
         return fitting.resume(run)
 
 

@@ -135,7 +135,8 @@ def test_a_net_on_rows_that_rebuilds_nothing_gives_no_where(tmp_path, rng):
     told = room.write(model.save(tmp_path / "run"), tmp_path / "model.onnx", images)
     assert list(told["differences"]) == ["probabilities", "embedding"]
     nodes = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
-    assert nodes <= {"Conv", "BatchNormalization", "MaxPool", "Relu", "Reshape", "Gemm", "Softmax"}
+    net = {"Conv", "BatchNormalization", "MaxPool", "Relu", "Reshape", "Gemm", "Softmax"}
+    assert nodes <= net | {"Shape", "Concat"}  # older exporters count the images to reshape them
 
 
 @pytest.mark.slow

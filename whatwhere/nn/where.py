@@ -140,10 +140,10 @@ def _place(
         return kernels.write(values, where, height, width, size)
     index = _indices(where, height, width, size, stride)
     values = _silenced(values, where)
-    if values.device.type == "cpu":
+    if values.device.type == "cpu" and not torch.compiler.is_compiling():
         # This is what the gradient of max-pooling does; of its input only the shape is read, so
         # that the maps can be their own. Measured: 100 x 64 x 28 x 28 in windows of 2 x 2, 5.6 ms;
-        # `scatter_` took 8.3 ms.
+        # `scatter_` took 8.3 ms. It is not for a compiler: by that of torch 2.11 they stayed empty.
         shape = (*values.shape[:2], height, width)
         maps = torch.empty(shape, dtype=values.dtype, memory_format=torch.channels_last)
         return torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
@@ -161,7 +161,10 @@ def _pool(z: Tensor, size: int, stride: int, rectify: bool) -> tuple[Tensor, Ten
     where = _where(index, z.shape[2], z.shape[3], size, stride)
     silent = what <= 0 if rectify else what == 0
     where.bitwise_or_(silent.to(where.dtype).neg_())  # all bits: -1, or 255
-    return what.clamp_(min=0) if rectify else what, where
+    if rectify:
+        # Not in place for a compiler: torch 2.11 loses the gradient of a result that was changed.
+        what = what.clamp(min=0) if torch.compiler.is_compiling() else what.clamp_(min=0)
+    return what, where
 
 
 class _Pool(torch.autograd.Function):
