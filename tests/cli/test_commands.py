@@ -351,6 +351,23 @@ def test_ctrl_c_while_a_run_is_judged_says_how_to_go_on(say, monkeypatch, tmp_pa
     assert code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_table_whose_cells_run_side_by_side(tmp_path, number):
+    out = tmp_path / "table"
+    words = ("compare", "digits", "--models", "cnn", "--labels", "50", "--seeds", "3", "--out", out)
+    process = start(*words, "--epochs", "2000", *NET, "--jobs", "2")
+    end = time.monotonic() + 100
+    while not list(out.glob("running/*/checkpoint")):
+        assert time.monotonic() < end, "training did not begin"
+        time.sleep(0.1)
+    process.send_signal(number)  # to the first process alone
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "the same command goes on" in err.splitlines()[-1]
+    assert list(out.glob("running/*/checkpoint"))
+
+
 def test_a_place_that_cannot_be_written_to_is_refused(refused):
     assert "cannot write" in refused("fit", "digits", *NET, "--out", "/dev/null/run")
 

@@ -102,8 +102,9 @@ def run(
                     write_table(plan, out, command)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for child in active_children():  # Ctrl-C reaches them too, SIGTERM does not
-                    child.terminate()
+                # One that is only interrupted takes the next cell from its queue.
+                for child in active_children():
+                    child.kill()
                 raise
     return write_table(plan, out, command)
 

@@ -55,7 +55,7 @@ def by_unit(code: Tensor) -> Tensor:
 
 def joint_mean(h: Tensor) -> Tensor:
     """Return the mean over the rows of h (n, K), of all processes together; without gradient."""
-    n = joint_sum(h.new_full((), len(h)))
+    n = joint_sum(torch.full((), float(len(h)), device=h.device))
     return joint_sum(h.detach().sum(0)) / n
 
 
