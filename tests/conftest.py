@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+# What a shell starts in the background ignores Ctrl-C, and so would the processes of tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several threads add up in other orders, and on a busy machine with few cores they are slower.
 torch.set_num_threads(1)
