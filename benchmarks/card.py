@@ -54,7 +54,8 @@ from whatwhere.data.rows import Rows
 from whatwhere.learner import Learner, Spec
 from whatwhere.models.cnn import CNN, CNNModule
 from whatwhere.models.swwae import SWWAE, SWWAEModule
-from whatwhere.nn.where import WhatWhere, _tried
+from whatwhere.nn import triton_where
+from whatwhere.nn.where import WhatWhere
 from whatwhere.train.runtime import begin
 from whatwhere.train.stage import Stage
 from whatwhere.train.trainer import Place, Record, Trainer
@@ -162,19 +163,38 @@ def trained(learner: Learner, rows: Rows, device: str, **settings: Any) -> list[
     return [record | {"weights": weights} for record in history]
 
 
+def noted(measured: Callable[[], Any]) -> Any:
+    """Return what is measured, or why it could not be: one that fails must not lose the others."""
+    try:
+        return measured()
+    except Exception as error:
+        return f"{type(error).__name__}: {[*str(error).splitlines(), ''][0]}"
+
+
 def laws(device: str, rows: Rows, near: Rows) -> dict[str, Any]:
-    """Return whether what is promised holds on the device."""
+    """Return whether what is promised holds on the device; None for what a CPU cannot tell."""
     few, few_near = (Rows(r.x[:600], r.y[:600], r.x.device) for r in (rows, near))
-    make, watch = NETS[f"SWWAE {SMALL}"], [Watched()] if device == "cuda" else []
-    one, other = (trained(make(), few, device, watch=watch) for _ in range(2))
-    here = trained(make(), few_near, "cpu")
-    terms = [name for name in here[0] if "/" in name]
-    kernels = _tried(torch.device(device, 0)) if device == "cuda" else None
+    make = NETS[f"SWWAE {SMALL}"]
+
+    def watched() -> bool:
+        trained(make(), few, device, watch=[Watched()])
+        return True
+
+    def same() -> bool:
+        one, other = (trained(make(), few, device)[-1]["weights"] for _ in range(2))
+        return torch.equal(one, other)
+
+    def differ() -> float:
+        there, here = trained(make(), few, device)[0], trained(make(), few_near, "cpu")[0]
+        return max(abs(there[name] / here[name] - 1) for name in here if "/" in name)
+
+    on_gpu = device == "cuda"
+    agree = partial(triton_where.agree, torch.device(device))
     return {
-        "kernels_agree": kernels is not None,
-        "host_waits": False,  # torch would have refused
-        "same_bits_twice": torch.equal(one[-1]["weights"], other[-1]["weights"]),
-        "terms_differ_by": max(abs(one[0][name] / here[0][name] - 1) for name in terms),
+        "kernels_agree": noted(agree) if on_gpu else None,
+        "no_step_waits": noted(watched) if on_gpu else None,
+        "same_bits_twice": noted(same),
+        "terms_differ_by": noted(differ),
     }
 
 
@@ -192,9 +212,8 @@ class Captured(OnDevice):
 
     def capture(self) -> None:
         """Capture a step on rows that each step replaces."""
-        (update,) = self.stage.updates
-        make: Any = update.optimizer  # type: ignore[attr-defined]
-        self.optimizer = make(list(self.module.parameters()), capturable=True)
+        update: Any = self.stage.updates[0]
+        self.optimizer = update.optimizer(list(self.module.parameters()), capturable=True)
         self.begin(0)
         self.chosen = self.batches[0].clone()
         side = torch.cuda.Stream()
@@ -238,18 +257,12 @@ def speed(name: str, rows: Rows, device: str, clock: Clock, peak: float) -> dict
     make = NETS[name]
     found: dict[str, Any] = {}
 
-    def note(way: str, measured: Callable[[], float]) -> None:
-        try:
-            found[way] = measured()
-        except Exception as error:  # one way that fails must not lose the others
-            found[way] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-
     def rate(**settings: Any) -> float:
         return trained(make(), rows, device, **settings)[-1]["images_per_second"]
 
-    note("Trainer", rate)
-    note("Trainer, bf16-mixed", partial(rate, precision="bf16-mixed"))
-    note("Trainer, compiled", partial(rate, compiled=True))
+    found["Trainer"] = noted(rate)
+    found["Trainer, bf16-mixed"] = noted(partial(rate, precision="bf16-mixed"))
+    found["Trainer, compiled"] = noted(partial(rate, compiled=True))
 
     def loop(kind: type[OnDevice]) -> OnDevice:
         module, stage, update = built(make(), rows)
@@ -267,11 +280,11 @@ def speed(name: str, rows: Rows, device: str, clock: Clock, peak: float) -> dict
         net = IdiomaticSWWAE(module).to(device).train()
         return by_hand(OnDevice(net, partial(idiomatic_loss, make()), stage, rows), clock)
 
-    note("by hand", lambda: by_hand(loop(OnDevice), clock))
+    found["by hand"] = noted(lambda: by_hand(loop(OnDevice), clock))
     if device == "cuda":
-        note("by hand, captured", captured)
+        found["by hand, captured"] = noted(captured)
     if name.startswith("SWWAE"):
-        note("idiomatic torch", idiomatic)
+        found["idiomatic torch"] = noted(idiomatic)
     spec = Spec(SHAPE, len(rows), CLASSES, len(rows), SEED)
     module = make().build(spec)
     assert isinstance(module, CNNModule | SWWAEModule)

@@ -90,7 +90,7 @@ class ByHand:
         assert update.schedule is not None
         self.module, self.objective, self.stage = module.train(), objective, stage
         # A copy: of the same images, whoever goes second would find them in the processor's cache.
-        self.rows = Rows(rows.x.clone(), rows.y.clone())
+        self.rows = Rows(rows.x.clone(), rows.y.clone(), rows.x.device)
         self.schedule = update.schedule
         self.optimizer = update.optimizer(list(module.parameters()))
         self.rate = self.optimizer.param_groups[0]["lr"]

